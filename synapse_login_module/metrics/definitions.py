@@ -39,8 +39,8 @@ class Definition(NamedTuple):
     :param buckets: the upper bounds of a histogram's buckets.
     :param first: the values of labels that are on the page from the start, at 0. Prometheus takes
         no increase from a series whose first value is 1.
-    :param together: how the gauges of several workers make one: ``livesum``, ``livemax`` or
-        ``livemostrecent``.
+    :param multiprocess_mode: how the gauges of several workers make one, in the words of
+        ``prometheus_client``: ``livesum``, ``livemax`` or ``livemostrecent``.
     :param is_frequent: whether it is a counter that each request adds to, on the reactor's thread.
         See :class:`~synapse_login_module.metrics.recording.Gathered`.
     """
@@ -52,7 +52,7 @@ class Definition(NamedTuple):
     place: Place = Place.EVERYWHERE
     buckets: tuple[float, ...] = ()
     first: tuple[tuple[str, ...], ...] = ()
-    together: str = "livesum"
+    multiprocess_mode: str = "livesum"
     is_frequent: bool = False
 
 
@@ -103,7 +103,7 @@ CIRCUIT_OPEN = Definition(
     Kind.GAUGE,
     "State of a password provider's circuit breaker: 0 closed, 0.5 half-open, 1 open",
     ("provider", "operation"),
-    together="livemax",
+    multiprocess_mode="livemax",
 )
 HASHING_QUEUE = Definition(
     "synapse_login_hashing_queue_length",
@@ -126,20 +126,20 @@ SWEEP_LAG = Definition(
     "synapse_login_sweep_lag_seconds",
     Kind.GAUGE,
     "Seconds by which the oldest look at a linked account is overdue",
-    together="livemostrecent",
+    multiprocess_mode="livemostrecent",
 )
 LINKED_ACCOUNTS = Definition(
     "synapse_login_linked_accounts",
     Kind.GAUGE,
     "Linked accounts that are not gone",
     ("provider",),
-    together="livemostrecent",
+    multiprocess_mode="livemostrecent",
 )
 BRAKE_HELD = Definition(
     "synapse_login_brake_held_accounts",
     Kind.GAUGE,
     "Accounts that are gone and whose sessions the brake keeps",
-    together="livemostrecent",
+    multiprocess_mode="livemostrecent",
 )
 SESSIONS_ENDED = Definition(
     "synapse_login_sessions_ended_total",
@@ -154,7 +154,7 @@ BUILD = Definition(
     Kind.GAUGE,
     "The version of this service, of Python and of Twisted; always 1",
     ("version", "python", "twisted"),
-    together="livemax",
+    multiprocess_mode="livemax",
 )
 COMMIT_DURATION = Definition(
     "synapse_login_store_commit_duration_seconds",
@@ -222,7 +222,7 @@ HOMESERVER_CALLS = Definition(
 STORE_UP = Definition(
     "synapse_login_store_up",
     Kind.GAUGE,
-    "Whether the token store answered when the page was made",
+    "Whether the token store answered and could be written when the page was made",
     place=Place.AT_SCRAPE,
 )
 OUTBOX_NOTES = Definition(

@@ -90,8 +90,12 @@ def _processes(file: Path) -> Iterable[Any]:
     from prometheus_client import ProcessCollector
     from prometheus_client.core import Metric
 
+    try:
+        pids = json.loads(file.read_text())
+    except (OSError, ValueError):  # the parent has logged why it could not write the file
+        return ()
     families: dict[str, Any] = {}
-    for worker, pid in sorted(json.loads(file.read_text()).items()):
+    for worker, pid in sorted(pids.items()):
         for metric in ProcessCollector(registry=None, pid=_always(pid)).collect():
             family = families.setdefault(
                 metric.name, Metric(metric.name, metric.documentation, metric.type)

@@ -108,8 +108,8 @@ def _maker(
     """Return what makes the metric of a definition.
 
     :param registry: where it is shown; ``None`` where it is read from files.
-    :param gathers: whether frequent counters are gathered. Whoever reads them has to sample first,
-        on the thread that counts. Synapse's listener may read them on another one.
+    :param gathers: whether frequent counters are gathered. They have to be sampled before they are
+        read, on the thread that counts. Synapse's listener may read them on another one.
     """
     from prometheus_client import Counter, Gauge, Histogram
 
@@ -124,7 +124,7 @@ def _maker(
         if definition.kind is Kind.HISTOGRAM:
             options["buckets"] = definition.buckets
         if definition.kind is Kind.GAUGE and in_files:
-            options["multiprocess_mode"] = definition.together
+            options["multiprocess_mode"] = definition.multiprocess_mode
         made = classes[definition.kind](
             definition.name, definition.help, definition.labels, registry=registry, **options
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Callable
 from typing import Protocol
@@ -16,7 +17,8 @@ MAX_SERIES = 200
 OTHER = "other"
 """The labels of all further combinations."""
 
-_LONGEST_VALUE = 100
+LONGEST_VALUE = 100
+"""How many bytes the value of a label has at most, as JSON without its quotes."""
 
 
 class Series(Protocol):
@@ -78,8 +80,8 @@ class Gathered:
     def flush(self) -> None:
         """Add to the counter that is shown."""
         if self._pending:
-            pending, self._pending = self._pending, 0
-            self._series.inc(pending)
+            self._series.inc(self._pending)
+            self._pending = 0  # only now, since adding may fail
 
 
 class Metric:
@@ -122,7 +124,10 @@ class Metric:
 
 def _printable(value: str) -> str:
     """Return a value as it can be written to the page: of bounded length, no lone surrogate."""
-    return value[:_LONGEST_VALUE].encode("utf-8", "replace").decode("utf-8")
+    printable = value[:LONGEST_VALUE].encode("utf-8", "replace").decode("utf-8")
+    while len(json.dumps(printable)) - len('""') > LONGEST_VALUE:
+        printable = printable[:-1]
+    return printable
 
 
 def kept_nowhere(definition: Definition) -> Metric:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from twisted.application.service import IService
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
 
 from synapse_login_module import __version__
 from synapse_login_module.config.settings import Config
@@ -22,7 +23,9 @@ from synapse_login_module.metrics.prometheus import (
 from synapse_login_module.metrics.recording import Metrics
 from synapse_login_module.standalone.scrape import Sampling, Scrape
 from synapse_login_module.tokens.format import KeyRing
-from synapse_login_module.web.metrics import MetricsHandler
+from synapse_login_module.web.metrics import MetricsHandler, NoPage
+
+_log = Logger()
 
 
 class WorkerFiles(NamedTuple):
@@ -40,13 +43,12 @@ class Measuring(NamedTuple):
     """What counts and measures.
 
     :param metrics: the metrics of this process.
-    :param page: makes the page; ``None`` when ``prometheus_client`` is not installed, or no
-        listener would show it. Then nothing is counted either.
+    :param page: makes the page; if there is none, the reason. Then nothing is counted either.
     :param services: to be started with the server.
     """
 
     metrics: Metrics
-    page: Page | None
+    page: Page | NoPage
     services: tuple[IService, ...] = ()
 
     def handler(
@@ -58,8 +60,8 @@ class Measuring(NamedTuple):
         :param keys: the token keys.
         :param is_delegated: whether a homeserver delegates to this server.
         """
-        if self.page is None:
-            return MetricsHandler(None, CONTENT_TYPE)
+        if isinstance(self.page, NoPage):
+            return MetricsHandler(self.page, CONTENT_TYPE)
 
         def in_thread(make: Callable[[], bytes]) -> Any:
             return deferToThreadPool(reactor, reactor.getThreadPool(), make)
@@ -70,15 +72,15 @@ class Measuring(NamedTuple):
         return MetricsHandler(scrape.page, CONTENT_TYPE)
 
 
-def nothing_measured() -> Measuring:
+def nothing_measured(reason: NoPage = NoPage.NO_LISTENER) -> Measuring:
     """Build what neither counts nor measures."""
-    return Measuring(Metrics(), None)
+    return Measuring(Metrics(), reason)
 
 
 def measuring_alone(config: Config) -> Measuring:
     """Build what a server of one process needs by its configuration."""
-    if not config.internal_listen or not is_installed():
-        return nothing_measured()
+    if (reason := _obstacle(config)) is not None:
+        return nothing_measured(reason)
     registry = own_registry()
     metrics = metrics_in(registry)
     metrics.tell_build(__version__)
@@ -88,10 +90,23 @@ def measuring_alone(config: Config) -> Measuring:
 def measuring_of_worker(config: Config, reactor: Any, files: WorkerFiles | None) -> Measuring:
     """Build what a worker needs by its configuration.
 
-    :param files: ``None`` when the parent could make no folder for them.
+    :param files: ``None`` when the parent had no room for them, and logged that.
     """
-    if not config.internal_listen or files is None:
-        return nothing_measured()
-    metrics = metrics_of_worker(files.slot)
+    if (reason := _obstacle(config)) is not None:
+        return nothing_measured(reason)
+    if files is None:
+        return nothing_measured(NoPage.NO_ROOM)
+    try:
+        metrics = metrics_of_worker(files.slot)
+    except OSError as error:  # the folder was removed meanwhile
+        _log.warn("this worker keeps no metrics: {error}", error=error)
+        return nothing_measured(NoPage.NO_ROOM)
     metrics.tell_build(__version__)
     return Measuring(metrics, page_of_workers(files.folder), (Sampling(metrics, reactor),))
+
+
+def _obstacle(config: Config) -> NoPage | None:
+    """Return why a server of this configuration has no metrics, if that is so."""
+    if not config.internal_listen:
+        return NoPage.NO_LISTENER
+    return None if is_installed() else NoPage.NOT_INSTALLED

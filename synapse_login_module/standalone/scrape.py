@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from synapse_login_module.common.coalescing import Coalescing, shield
+from synapse_login_module.common.repeats import OncePerPeriod
 from synapse_login_module.errors import StoreUnavailable
 from synapse_login_module.interfaces import IDelegatedStore, ITokenKeys
 from synapse_login_module.metrics import definitions
@@ -32,6 +33,9 @@ SAMPLE_INTERVAL = 1.0
 
 InThread = Callable[[Callable[[], bytes]], "Deferred[bytes]"]
 """Calls a function on a thread; fires with its result."""
+
+
+_Readings = Sequence[Reading]
 
 
 class Scrape:
@@ -89,35 +93,57 @@ class Scrape:
         self._made = self._clock.seconds(), page
         return page
 
-    async def _read_store(self) -> Sequence[Reading]:
-        """Read what the store knows for all servers, and whether it answers."""
-        readings: list[Reading] = []
-        is_up = 0.0
+    async def _read_store(self) -> _Readings:
+        """Read what the store knows for all servers, and whether logins can use it.
+
+        A store may be readable when it takes no writes, for instance because its disk is full. So
+        all is asked at once, and what is answered is on the page.
+        """
+        answers = [Deferred.fromCoroutine(self._unless_down(self._ping()))]
+        if ITokenKeys.providedBy(self._store):
+            answers.append(Deferred.fromCoroutine(self._unless_down(self._read_keys())))
+        if self._is_delegated and IDelegatedStore.providedBy(self._store):
+            answers.append(Deferred.fromCoroutine(self._unless_down(self._read_outbox())))
+        readings = await gatherResults(answers)
+        is_up = float(None not in readings)
+        known = chain.from_iterable(filter(None, readings))
+        return [*known, Reading(definitions.STORE_UP, (), is_up)]
+
+    async def _unless_down(self, reading: Awaitable[_Readings]) -> _Readings | None:
         try:
-            if ITokenKeys.providedBy(self._store):
-                known = {key.key_id: key for key in await self._ask(self._store.token_keys)}
-                self._keys.renew()  # an idle server does not look at its key file otherwise
-                mine = self._keys.fingerprints
-                for key_id in sorted({*known, *mine}):
-                    fingerprint = mine.get(key_id) or known[key_id].fingerprint
-                    state = state_of(mine.get(key_id), known.get(key_id)).value
-                    signs = "yes" if key_id == self._keys.newest else "no"
-                    labels = (str(key_id), fingerprint, state, signs)
-                    readings.append(Reading(definitions.KEYS, labels, 1.0))
-            else:
-                await self._ask(self._store.ping)
-            if self._is_delegated and IDelegatedStore.providedBy(self._store):
-                owed: OwedDeletions = await self._ask(self._store.owed_deletions)
-                due = owed.oldest
-                age = 0.0 if due is None else max(0.0, self._wall_clock() - due / 1000)
-                readings.append(Reading(definitions.OUTBOX_NOTES, (), owed.number))
-                readings.append(Reading(definitions.OUTBOX_AGE, (), age))
-            is_up = 1.0
+            return await reading
         except StoreUnavailable:
-            pass  # that it is down is on the page
+            return None  # that it is down is on the page
         except Exception:  # of a third party's store
             self.log.failure("the metrics of the store cannot be read")
-        return [*readings, Reading(definitions.STORE_UP, (), is_up)]
+            return None
+
+    async def _ping(self) -> _Readings:
+        await self._ask(self._store.ping)
+        return []
+
+    async def _read_keys(self) -> _Readings:
+        known = {key.key_id: key for key in await self._ask(self._store.token_keys)}
+        self._keys.renew()  # an idle server does not look at its key file otherwise
+        mine = self._keys.fingerprints
+        readings = []
+        for key_id in sorted({*known, *mine}):
+            fingerprint = mine.get(key_id) or known[key_id].fingerprint
+            state = state_of(mine.get(key_id), known.get(key_id)).value
+            signs = "yes" if key_id == self._keys.newest else "no"
+            labels = (str(key_id), fingerprint, state, signs)
+            readings.append(Reading(definitions.KEYS, labels, 1.0))
+        return readings
+
+    async def _read_outbox(self) -> _Readings:
+        owed: OwedDeletions = await self._ask(self._store.owed_deletions)
+        age = 0.0
+        if owed.oldest is not None:
+            age = max(0.0, self._wall_clock() - owed.oldest / 1000)
+        return [
+            Reading(definitions.OUTBOX_NOTES, (), owed.number),
+            Reading(definitions.OUTBOX_AGE, (), age),
+        ]
 
     def _ask(self, method: Callable[[], Deferred[Any]]) -> Deferred[Any]:
         def too_late(_: object, seconds: float) -> Any:
@@ -141,6 +167,7 @@ class Sampling(Service):
     def __init__(self, metrics: Metrics, clock: IReactorTime) -> None:
         self._metrics = metrics
         self._clock = clock
+        self._warnings = OncePerPeriod(clock.seconds)
         self._next: IDelayedCall | None = None
 
     def startService(self) -> None:
@@ -153,9 +180,15 @@ class Sampling(Service):
         super().stopService()
         if self._next is not None and self._next.active():
             self._next.cancel()
-            self._metrics.sample()
+            self._sample_now()
 
     def _sample(self) -> None:
-        with suppress(OSError):  # of the folder, when its disk is full
-            self._metrics.sample()
         self._next = self._clock.callLater(SAMPLE_INTERVAL, self._sample)
+        self._sample_now()
+
+    def _sample_now(self) -> None:
+        try:
+            self._metrics.sample()
+        except Exception:  # the next sample adds what this one could not
+            if self._warnings.is_written():
+                self.log.failure("the metrics could not be sampled")

@@ -117,15 +117,16 @@ class GroupCommitThread:
         """Run batches until :meth:`stop`; the function of the thread."""
         connection: sqlite3.Connection | None = None
         while (batch := self._batches.get()) is not None:
-            began = time.perf_counter()
+            began, changes = time.perf_counter(), 0
             try:
                 connection = connection or self._connect()
+                changes = connection.total_changes
                 results = _commit(connection, batch)
             except Exception as error:
                 results = [(done, _failure(error)) for _, done in batch]
             if _is_outage(results):
                 self._metrics.store_failures.inc()
-            else:
+            elif connection is not None and connection.total_changes > changes:
                 self._metrics.committed(time.perf_counter() - began, len(batch))
             self._call_from_thread(self._deliver, results)
         if connection is not None:

@@ -310,7 +310,7 @@ class KnowsTokenKeys:
 
     def token_keys(self) -> Deferred[list[TokenKey]]:
         """List the keys; see :class:`~synapse_login_module.interfaces.ITokenKeys`."""
-        return self._database.run(lambda rows: rows.token_keys())
+        return self._database.read(lambda rows: rows.token_keys())
 
     def require_token_key(self) -> Deferred[None]:
         """Check the key; see :class:`~synapse_login_module.interfaces.ITokenKeys`."""

@@ -114,25 +114,35 @@ class AuditTests(Measured):
         self.assertEqual(self.value(f"outcomes_total{{{labels}}}"), 1)
 
 
+def _with_table(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("CREATE TABLE word (word TEXT)")
+    return connection
+
+
 class StoreTests(Measured):
     """The commits of the store."""
 
-    def commit(self, connect: str) -> None:
+    def commit(self, connect: str, sql: str = "PRAGMA user_version = 1") -> None:
         """Run two pieces of work in one commit."""
-        thread = GroupCommitThread(
-            lambda: sqlite3.connect(connect, isolation_level=None), _ignored, self.metrics
-        )
+        thread = GroupCommitThread(lambda: _with_table(connect), _ignored, self.metrics)
         thread.start()
-        ran = [thread.run(lambda connection: connection.total_changes) for _ in range(2)]
+        ran = [thread.run(lambda connection: connection.execute(sql).fetchone()) for _ in range(2)]
         thread.stop()
         self.assertEqual(len(ran), 2)
 
     def test_commit(self) -> None:
         """A commit is measured, with the number of pieces of work in it."""
-        self.commit(":memory:")
+        self.commit(":memory:", "INSERT INTO word VALUES ('x')")
         self.assertEqual(self.value("store_commit_operations_count"), 1)
         self.assertEqual(self.value("store_commit_operations_sum"), 2)
         self.assertEqual(self.value("store_commit_duration_seconds_count"), 1)
+        self.assertEqual(self.value("store_failures_total"), 0)
+
+    def test_read(self) -> None:
+        """A transaction that has written nothing is not measured."""
+        self.commit(":memory:", "SELECT * FROM word")
+        self.assertEqual(self.value("store_commit_operations_count"), 0)
         self.assertEqual(self.value("store_failures_total"), 0)
 
     def test_failure(self) -> None:

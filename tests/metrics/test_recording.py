@@ -10,11 +10,30 @@ from synapse_login_module.metrics import definitions
 from synapse_login_module.metrics.definitions import ALL, Place
 from synapse_login_module.metrics.page import Reading, page_of
 from synapse_login_module.metrics.prometheus import metrics_in, own_registry
-from synapse_login_module.metrics.recording import MAX_SERIES, Metrics
+from synapse_login_module.metrics.recording import MAX_SERIES, Gathered, Metrics
 from tests.support import REPOSITORY
 from tests.support.prometheus import families, sample_values
 
 _ROW = re.compile(r"^``(synapse_login_\w+)``(?: \(([^)]*)\))?$", re.MULTILINE)
+
+
+class _Failing:
+    """A counter that cannot be added to at first."""
+
+    def __init__(self) -> None:
+        self.is_full = True
+        self.added: list[float] = []
+
+    def inc(self, amount: float = 1) -> None:
+        if self.is_full:
+            raise OSError("no space")
+        self.added.append(amount)
+
+    def set(self, value: float) -> None:
+        """Do nothing."""
+
+    def observe(self, value: float) -> None:
+        """Do nothing."""
 
 
 class MetricTests(SynchronousTestCase):
@@ -49,7 +68,19 @@ class MetricTests(SynchronousTestCase):
         """A label may be any text: the page stays readable, and the text is cut."""
         self.metrics.limits_hit.of('\ud800\n"' + "x" * 1000).inc()
         (name,) = [each for each in sample_values(self.page()) if "xxx" in each]
-        self.assertEqual(name.count("x"), 97)
+        self.assertEqual(name.count("x"), 95)
+
+    def test_failed_addition(self) -> None:
+        """What could not be added to the shown counter is added the next time."""
+        shown = _Failing()
+        gathered = Gathered(shown)
+        gathered.inc(3)
+        self.assertRaises(OSError, gathered.flush)
+        gathered.inc()
+        shown.is_full = False
+        gathered.flush()
+        gathered.flush()
+        self.assertEqual(shown.added, [4])
 
     def test_first(self) -> None:
         """Series that alerts go by are there from the start, so that the first increase counts."""

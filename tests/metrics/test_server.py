@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -127,6 +128,28 @@ class WorkersTests(TestCase):
         self.assertLessEqual(len(list(folder.glob("*.db"))), 2 * before)
         self.assertEqual(len(list(folder.glob("gauge_livesum_*.db"))), 2)
 
+        await server.process.terminate()
+        self.assertFalse(folder.exists())
+
+    async def test_folder_removed(self) -> None:
+        """Without the folder workers are replaced all the same, and a reload makes it anew."""
+        server = MeasuredServer(self, ["--workers", "2"])
+        await server.start()
+        log = server.process.log
+        shutil.rmtree(self.folder_of(server))
+        for victim in server.process.workers:
+            os.kill(victim, signal.SIGKILL)
+            await until(partial(lambda one: one not in server.process.workers, victim), "its end")
+            await until(lambda: len(server.process.workers) == 2, "another one")
+        await until(lambda: "keeps no metrics: [Errno 2]" in log(), "the warning")
+        status, _ = await server.login("alice", ALICE_PASSWORD)
+        self.assertEqual(status, 200)
+        server.process.hang_up()
+        await until(partial(_holds, log, "new workers serve", 1), "a reload")
+        await until(lambda: len(server.process.workers) == 2, "the end of the old ones")
+        await server.login("alice", ALICE_PASSWORD)
+        await server.until_value(_OK, 1)
+        folder = self.folder_of(server)
         await server.process.terminate()
         self.assertFalse(folder.exists())
 

@@ -30,8 +30,12 @@ class FakeStore:
     def __init__(self) -> None:
         self.keys: Any = succeed([TokenKey(1, fingerprint(1, _KEY))])
         self.owed = OwedDeletions(0, None)
+        self.reached: Any = succeed(None)
         self.asked = 0
         directlyProvides(self, ITokenKeys, IDelegatedStore)
+
+    def ping(self) -> Any:
+        return self.reached
 
     def token_keys(self) -> Any:
         self.asked += 1
@@ -101,7 +105,14 @@ class ScrapeTests(SynchronousTestCase):
         """A store that fails is down, and the page is there all the same."""
         self.store.keys = fail(StoreUnavailable("away"))
         self.assertEqual(self.read("store_up"), [((), 0.0)])
-        self.assertNotIn("synapse_login_outbox_notes", self.readings)
+        self.assertNotIn("synapse_login_token_key_info", self.readings)
+
+    def test_takes_no_writes(self) -> None:
+        """A store that can only be read is down: each login gets 503. The rest is on the page."""
+        self.store.reached = fail(StoreUnavailable("database or disk is full"))
+        self.assertEqual(self.read("store_up"), [((), 0.0)])
+        self.assertEqual(len(self.readings["synapse_login_token_key_info"]), 1)
+        self.assertEqual(self.readings["synapse_login_outbox_notes"], [((), 0)])
 
     def test_broken_store(self) -> None:
         """So is a third party's store that raises; the log has the error."""
@@ -156,3 +167,20 @@ class SamplingTests(SynchronousTestCase):
         sampling.stopService()
         clock.advance(5.0)
         self.assertEqual(len(seen), 4)
+
+    def test_goes_on(self) -> None:
+        """A sample that fails, for whatever reason, does not end them; the log has one of them."""
+        clock, metrics, seen = Clock(), Metrics(), list[float]()
+
+        def read() -> float:
+            seen.append(clock.seconds())
+            raise ZeroDivisionError
+
+        metrics.watch(metrics.hashing_queue, read)
+        sampling = Sampling(metrics, clock)
+        sampling.startService()
+        clock.pump([1.0, 1.0])
+        sampling.stopService()
+        self.assertEqual(seen, [0.0, 1.0, 2.0, 2.0])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(clock.getDelayedCalls(), [])

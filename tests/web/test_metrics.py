@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.web.http_request import HTTPRequest
-from synapse_login_module.web.metrics import MetricsHandler
+from synapse_login_module.web.metrics import MetricsHandler, NoPage
 from synapse_login_module.web.routes import internal_root
 from synapse_login_module.web.site import LoginSite
 from tests.support.rig import Rig
@@ -20,9 +20,9 @@ from tests.support.wire import request
 class MetricsTests(SynchronousTestCase):
     """``/metrics``."""
 
-    def ask(self, method: str, page: Deferred[bytes] | None) -> tuple[int, dict[str, str], bytes]:
+    def ask(self, method: str, page: Deferred[bytes] | NoPage) -> tuple[int, dict[str, str], bytes]:
         """Send a request; return the status, the headers and the body of the response."""
-        handler = MetricsHandler(None if page is None else lambda: page, b"text/plain")
+        handler = MetricsHandler(page if isinstance(page, NoPage) else lambda: page, b"text/plain")
         root = internal_root(HTTPRequest.respond, Rig().handlers.health, metrics=handler)
         wire = MemoryWire(LoginSite(root, Clock()))
         wire.send(request(method, "/metrics"))
@@ -50,9 +50,20 @@ class MetricsTests(SynchronousTestCase):
             self.assertEqual(status, 405)
             self.assertEqual(headers["Allow"], "GET, HEAD, OPTIONS")
 
-    def test_not_installed(self) -> None:
-        """Without prometheus_client, the error says what to install."""
-        status, _, body = self.ask("GET", None)
+    def why(self, reason: NoPage) -> str:
+        """Return what the error says when there is no page."""
+        status, _, body = self.ask("GET", reason)
         self.assertEqual(status, 404)
         self.assertEqual(json.loads(body)["errcode"], "M_UNRECOGNIZED")
-        self.assertIn("synapse-login-module[metrics]", json.loads(body)["error"])
+        error: str = json.loads(body)["error"]
+        return error
+
+    def test_not_installed(self) -> None:
+        """Without prometheus_client, the error says what to install."""
+        self.assertIn("synapse-login-module[metrics]", self.why(NoPage.NOT_INSTALLED))
+
+    def test_no_room(self) -> None:
+        """Where a worker has no room for them, the error says that, and not to install anything."""
+        said = self.why(NoPage.NO_ROOM)
+        self.assertIn("no room", said)
+        self.assertNotIn("install", said)

@@ -1,11 +1,11 @@
-"""A worker process as its parent sees it: start, heartbeats, log, end and replacement."""
+"""A worker process as its parent sees it: start, heartbeats, log and end."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +33,6 @@ _MAX_MISSED = 6
 _MAX_MISSED_AT_START = 120
 """The same before the worker serves: its database may have to be migrated first."""
 
-_SETTLED = 10.0
-_LONGEST_PAUSE = 60.0
 _KILL_AFTER = 60.0
 _PIPE_DRAIN = 1.0
 _PARENT_VARIABLES = ("LISTEN_", "NOTIFY_", "WATCHDOG_")
@@ -119,7 +117,7 @@ class WorkerProcess(ProcessProtocol):
                         spec.log_format,
                         slot,
                     ),
-                    env=_environment(os.environ, spec.metrics),
+                    env=_environment(os.environ, None if slot is None else spec.metrics),
                     childFDs=descriptors,
                 )
         except OSError as error:
@@ -214,63 +212,6 @@ class WorkerProcess(ProcessProtocol):
             self.transport.signalProcess(name)
 
 
-class WorkerSlot:
-    """One of the places for workers: a worker that ends unasked is replaced.
-
-    The replacement starts at once if the worker has run for some time, else after a pause that
-    doubles.
-
-    :param number: which worker it is, from 1 on.
-    :param start: starts a worker's process.
-    :param reactor: measures time and schedules starts.
-    :ivar worker: the current process, or the last one during a pause.
-    """
-
-    log = Logger()
-
-    def __init__(self, number: int, start: Callable[[], WorkerProcess], reactor: Any) -> None:
-        self._number = number
-        self._start = start
-        self._reactor = reactor
-        self._pause = 0.0
-        self._next: IDelayedCall | None = None
-        self._given_up = False
-        self._start_worker()
-
-    def watch(self) -> None:
-        """Replace the worker when it ends, or at once if it has ended."""
-        self.worker.ended.addCallback(self._worker_ended)
-
-    def give_up(self) -> None:
-        """Stop replacing the worker."""
-        self._given_up = True
-        if self._next is not None and self._next.active():
-            self._next.cancel()
-
-    def _start_worker(self) -> None:
-        self._since = self._reactor.seconds()
-        self.worker = self._start()
-
-    def _restart(self) -> None:
-        self._start_worker()
-        self.worker.ready.addErrback(lambda failure: failure.trap(CannotStart) and None)
-        self.watch()
-
-    def _worker_ended(self, how: str) -> None:
-        if self._given_up:
-            return
-        settled = self._reactor.seconds() - self._since >= _SETTLED
-        self._pause = 0.0 if settled else min(max(1.0, 2 * self._pause), _LONGEST_PAUSE)
-        self.log.error(
-            "worker {number}, process {process}, ended: {how}; another starts in {pause:g} seconds",
-            number=self._number,
-            process=self.worker.pid,
-            how=how,
-            pause=self._pause,
-        )
-        self._next = self._reactor.callLater(self._pause, self._restart)
-
-
 @contextmanager
 def _signals_blocked(signals: Sequence[signal.Signals]) -> Iterator[None]:
     """Block signals while a process is started, so that it gets them once it can handle them."""
@@ -286,7 +227,7 @@ def _environment(inherited: Mapping[str, str], metrics: Path | None) -> dict[str
     is meant for the parent.
 
     :param metrics: the folder of the workers' metrics. ``prometheus_client`` needs to find it here,
-        whoever imports it first.
+        whichever module imports it first.
     """
     kept = {
         name: value for name, value in inherited.items() if not name.startswith(_PARENT_VARIABLES)

@@ -18,18 +18,17 @@ from twisted.python.failure import Failure
 
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.limits import shared_memory
-from synapse_login_module.metrics.prometheus import is_installed
 from synapse_login_module.standalone.plan import LoadedConfig, load_config
 from synapse_login_module.standalone.sd_notify import Notifier
 from synapse_login_module.standalone.workers import connection_counts
 from synapse_login_module.standalone.workers.inherited_sockets import OpenSocket
-from synapse_login_module.standalone.workers.metrics_folder import MetricsFolder
+from synapse_login_module.standalone.workers.metrics_folder import MetricsFolder, folder_for
 from synapse_login_module.standalone.workers.process import (
     CannotStart,
     WorkerProcess,
-    WorkerSlot,
     WorkerSpec,
 )
+from synapse_login_module.standalone.workers.slot import WorkerSlot
 
 _Sockets = dict[str, OpenSocket]
 
@@ -95,7 +94,6 @@ class Supervisor(Service):
     def startService(self) -> None:
         """Start the workers. By now the process has the user that it keeps."""
         super().startService()
-        self._metrics = _metrics_folder()
         self._change(self._begin)
 
     def stopService(self) -> Deferred[None]:
@@ -218,6 +216,8 @@ class Supervisor(Service):
 
         :raise CannotStart: when one cannot start, or the service has been stopped meanwhile.
         """
+        metrics = folder_for(bool(loaded.config.internal_listen), self._metrics)
+        self._metrics = metrics or self._metrics
         spec = WorkerSpec(
             self._path,
             loaded.document,
@@ -227,10 +227,11 @@ class Supervisor(Service):
             [sockets[each.description].descriptor for each in loaded.config.listeners],
             self._relay_output,
             self._log_format,
-            None if self._metrics is None else self._metrics.path,
+            None if metrics is None else metrics.path,
         )
+        start = partial(self._start, metrics, spec)
         slots = [
-            WorkerSlot(number, partial(self._start, number, spec), self._reactor)
+            WorkerSlot(number, partial(start, number), self._reactor)
             for number in range(1, self._workers + 1)
         ]
         try:
@@ -245,13 +246,12 @@ class Supervisor(Service):
             slot.watch()
         return slots
 
-    def _start(self, number: int, spec: WorkerSpec) -> WorkerProcess:
-        metrics = self._metrics
-        slot = None if metrics is None else metrics.take_slot()
+    def _start(self, metrics: MetricsFolder | None, spec: WorkerSpec, number: int) -> WorkerProcess:
+        slot = None if metrics is None else metrics.take_slot(number)
         started = WorkerProcess(number, spec, self._reactor, slot)
         self._alive.add(started)
         if metrics is not None and slot is not None:
-            metrics.started(slot, number, started.pid)
+            metrics.started(slot, started.pid)
 
         def gone(how: str) -> str:
             self._alive.discard(started)
@@ -261,17 +261,6 @@ class Supervisor(Service):
 
         started.ended.addCallback(gone)
         return started
-
-
-def _metrics_folder() -> MetricsFolder | None:
-    """Make the folder of the workers' metrics, if they can keep any."""
-    if not is_installed():
-        return None
-    try:
-        return MetricsFolder()
-    except OSError as error:
-        Supervisor.log.warn("the workers keep no metrics: {error}", error=error)
-        return None
 
 
 async def _close(sockets: _Sockets) -> None:

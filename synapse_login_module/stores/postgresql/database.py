@@ -107,13 +107,16 @@ class PostgreSQLDatabase:
         """Run work that only reads. No writer waits for a reader."""
         return self.run(work)
 
-    def execute(self, statements: Sequence[Statement]) -> Deferred[list[PGresult]]:
+    def execute(
+        self, statements: Sequence[Statement], writes: bool = True
+    ) -> Deferred[list[PGresult]]:
         """Run statements in a transaction of their own, and again if the connection is lost.
 
+        :param writes: whether they write, and are to be measured as such.
         :return: fires with one result for each statement. Fails with
             :class:`~synapse_login_module.errors.StoreUnavailable`.
         """
-        return self._queue(Piece(nothing, Deferred(), statements, alone=True))
+        return self._queue(Piece(nothing, Deferred(), statements, writes, alone=True))
 
     def _queue(self, piece: Piece) -> Deferred[Any]:
         if self._stopped is not None:
@@ -288,7 +291,12 @@ class PostgreSQLDatabase:
         """Run a batch, and put the pieces of work that have to be run again back into the queue."""
         try:
             if batch[0].statements:
-                batch[0].finish(await self._run_writes(connection, batch[0].statements, 1))
+                results = (
+                    self._run_writes(connection, batch[0].statements, 1)
+                    if batch[0].writes
+                    else self._run(connection, batch[0].statements)
+                )
+                batch[0].finish(await results)
             elif writing := await self._read(connection, batch):
                 await self._write(connection, writing)
         except ConnectionLost as error:
@@ -410,6 +418,7 @@ class PostgreSQLDatabase:
         So only the piece that is at fault fails.
         """
         if len(batch) == 1 and error.state not in _RETRYABLE:
+            self._metrics.store_failures.inc()
             batch[0].finish(Failure(StoreUnavailable(str(error))))
         for piece in batch:
             piece.alone = True

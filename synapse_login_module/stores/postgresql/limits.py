@@ -186,7 +186,7 @@ class PostgreSQLRateLimits:
             await self._run([_change(_REFUND, each, "0") for each in _in_order(consumed)])
 
     async def _waits(self, buckets: Sequence[Bucket]) -> list[float]:
-        (found,) = await self._database.execute([Statement(_WAITS, _arrays(buckets))])
+        (found,) = await self._database.execute([Statement(_WAITS, _arrays(buckets))], writes=False)
         waits = [found.get_value(row, 0) for row in range(found.ntuples)]
         return [max(float(each or 0), 0.0) for each in waits]
 

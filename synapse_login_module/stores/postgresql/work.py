@@ -50,6 +50,7 @@ class Piece:
     :ivar work: the work on rows.
     :ivar done: the Deferred that fires with the result.
     :ivar statements: statements to run as they are, instead of work on rows.
+    :ivar writes: whether these write.
     :ivar attempts: the number of failed attempts.
     :ivar alone: whether it gets a transaction of its own, as after a shared transaction failed.
     :ivar in_doubt: the last execution, if the connection was lost after its write was sent. The
@@ -59,6 +60,7 @@ class Piece:
     work: Callable[[Rows], Any]
     done: Deferred[Any]
     statements: Sequence[Statement] = ()
+    writes: bool = False
     attempts: int = 0
     alone: bool = False
     in_doubt: Execution | None = None

@@ -21,9 +21,9 @@ from synapse_login_module.standalone.workers.process import (
     HEARTBEAT_INTERVAL,
     CannotStart,
     WorkerProcess,
-    WorkerSlot,
     WorkerSpec,
 )
+from synapse_login_module.standalone.workers.slot import WorkerSlot
 from synapse_login_module.standalone.workers.supervisor import Supervisor
 from tests.support.configuration import good_config, write_config
 from tests.support.folders import temporary_folder
@@ -93,6 +93,21 @@ class SlotTests(SynchronousTestCase):
         self.fail()
         self.workers[-1].ready.errback(Failure(CannotStart("worker 1 cannot start")))
         self.assertEqual(self.fail("exit status 1"), 2)
+
+    def test_start_raises(self) -> None:
+        """A start that raises is tried again after a pause; the log has the error."""
+        start, failing = self.start, [ZeroDivisionError(), OSError(28, "full")]
+
+        def fails() -> Any:
+            if failing:
+                raise failing.pop()
+            return start()
+
+        self.slot._start = fails
+        self.assertEqual(self.fail(), 1 + 2 + 4)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.assertEqual(self.fail(), 8)
 
     def test_given_up(self) -> None:
         """A slot that is given up stays empty, even if a start was scheduled."""
