@@ -156,6 +156,7 @@ class Service(Resource):
 
     :param status: its status.
     :param says: its body.
+    :ivar asked: the paths of the GET requests.
     """
 
     isLeaf = True
@@ -165,8 +166,10 @@ class Service(Resource):
         self.status = status
         self.says = says
         self.posts = 0
+        self.asked: list[bytes] = []
 
     def render_GET(self, request: Any) -> bytes:
+        self.asked.append(request.path)
         request.setResponseCode(self.status)
         return self.says
 
@@ -194,6 +197,33 @@ class HTTPDoctorTests(ProviderDoctorCase):
         url = self.serve(Service(200, b'{"status": "unknown"}'))
         findings = await self.examine(HTTP, endpoint=url, status_url=f"{url}/{{localpart}}")
         self.assert_well(findings, "provider http")
+
+    def of_ids(self, url: str) -> dict[str, Any]:
+        """Configure a service that knows its accounts by ids."""
+        return {
+            "url": f"{url}/login",
+            "request": {"name": "{localpart}", "password": "{password}"},
+            "answer": {"subject": "id"},
+            "status_url": f"{url}/{{subject}}",
+        }
+
+    async def test_ids(self) -> None:
+        """A service that knows its accounts by ids is asked for one."""
+        service = Service(200, b'{"status": "unknown"}')
+        findings = await self.examine(HTTP, **self.of_ids(self.serve(service)))
+        self.assert_well(findings, "provider http")
+        self.assertEqual(service.asked, [b"/synapse-login-module-doctor"])
+
+    async def test_ids_broken(self) -> None:
+        """One that is away, fails or redirects is a failure."""
+        dead = f"http://127.0.0.1:{free_port()}"
+        for url, found, advice in (
+            (dead, "ConnectionRefusedError", "start the server there"),
+            (self.serve(Service(500)), "answered 500", "log of the service"),
+            (self.serve(Service(302)), "answered 302", "correct status_url"),
+        ):
+            findings = await self.examine(HTTP, **self.of_ids(url))
+            self.assert_line(findings, Level.FAILED, "provider http", found, advice)
 
     async def test_logins_alone(self) -> None:
         """A service without a ``status_url`` is sent a GET, and no login."""
@@ -397,6 +427,9 @@ class FileDoctorTests(ProviderDoctorCase):
         self.assertNotIn(SECRET, str(findings))
 
 
+_SAYS = {"everybody": AccountStatus.ACTIVE, "unsure": AccountStatus.UNVERIFIABLE}
+
+
 @implementer(IPasswordProvider)
 @provider(IPluginClass)
 class StrangerProvider:
@@ -423,7 +456,7 @@ class StrangerProvider:
         elif fault == "mistake":
             raise ZeroDivisionError("a mistake in it")
         elif fault != "hanging":
-            done.callback(AccountStatus.ACTIVE if fault == "everybody" else None)
+            done.callback(_SAYS.get(fault))
         return done
 
 
@@ -455,6 +488,13 @@ class StrangerDoctorTests(ProviderDoctorCase):
             findings, Level.WARNING, "provider stranger", "exists", "accounts that are removed"
         )
 
+    async def test_unsure(self) -> None:
+        """One that cannot tell has not answered, and that is one warning."""
+        findings = await self.examine(STRANGER, fault="unsure")
+        found = "whether an account is still there"
+        self.assert_line(findings, Level.WARNING, "provider stranger", found, "sessions revoke")
+        self.assertNotIn("answered about", str(findings))
+
     async def test_hanging(self) -> None:
         """One that hangs is told at the deadline, and holds up no other check."""
         findings = await self.examine(STRANGER, 2.0, fault="hanging")
@@ -473,3 +513,4 @@ class StrangerDoctorTests(ProviderDoctorCase):
         )
         found = "whether an account is still there"
         self.assert_line(findings, Level.WARNING, "provider cred", found, "sessions revoke")
+        self.assertNotIn("answered about", str(findings))
