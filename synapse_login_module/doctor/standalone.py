@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +23,7 @@ from synapse_login_module.doctor.server import examine_server
 from synapse_login_module.doctor.store import check_store
 from synapse_login_module.model import Finding
 from synapse_login_module.passwords import HashingPool
-from synapse_login_module.plugin import Environment
+from synapse_login_module.plugin import Environment, read_only_environment
 
 
 async def diagnose(
@@ -62,12 +60,10 @@ async def diagnose(
 
 def _environment(parts: Parts, hashing: HashingPool, reactor: Any) -> Environment:
     config = parts.config
-    return Environment(
-        server_name=config.server_name,
-        reactor=reactor,
-        hashing=hashing,
-        clock=time.time,
-        random=os.urandom,
+    return read_only_environment(
+        config.server_name,
+        hashing,
+        reactor,
         policy=config.tokens.policy(),
         keys=parts.keys,
         delegated=config.homeserver is not None,

@@ -444,6 +444,8 @@ class StrangerProvider:
     def __init__(self, config: Any, environment: Environment) -> None:
         if config.get("fault") == "building":
             raise RuntimeError("it cannot be built")
+        if not environment.read_only:
+            raise RuntimeError("it may write")
         self._config = config
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
