@@ -50,11 +50,11 @@ class _Module:
     is_delegated: bool
 
 
-async def diagnose(paths: Sequence[str], reactor: Any, seconds: float) -> list[Finding]:
+async def diagnose(paths: Sequence[str], reactor: Any, timeout: float) -> list[Finding]:
     """Examine all that the module in Synapse needs.
 
     :param paths: Synapse's configuration files, or folders of them.
-    :param seconds: the deadline of each check.
+    :param timeout: the seconds that each check may take.
     """
     synapse = namedAny("synapse_login_module.synapse.diagnosis")
     what = ", ".join(paths)
@@ -88,7 +88,7 @@ async def diagnose(paths: Sequence[str], reactor: Any, seconds: float) -> list[F
             if not synapse.is_local_passwords(each.loaded[0]):
                 checks.append(check_provider(each, environment))
     try:
-        findings += await run_checks(checks, reactor, seconds)
+        findings += await run_checks(checks, reactor, timeout)
     finally:
         await fetcher.close()
         if hashing is not None:
@@ -96,7 +96,7 @@ async def diagnose(paths: Sequence[str], reactor: Any, seconds: float) -> list[F
     findings += system.of_synchronisation()
     if module.config is not None:
         alone = check_hashing(module.config.hashing, reactor)
-        findings += await run_checks([alone], reactor, seconds)
+        findings += await run_checks([alone], reactor, timeout)
     return findings
 
 

@@ -193,7 +193,7 @@ class HTTPDoctorTests(ProviderDoctorCase):
         return f"{scheme}://{host}:{port.getHost().port}"
 
     async def test_statuses(self) -> None:
-        """A service with a ``status_url`` is asked for an account of nobody."""
+        """A service with a ``status_url`` is asked for an account that does not exist."""
         url = self.serve(Service(200, b'{"status": "unknown"}'))
         findings = await self.examine(HTTP, endpoint=url, status_url=f"{url}/{{localpart}}")
         self.assert_well(findings, "provider http")
@@ -257,7 +257,7 @@ class HTTPDoctorTests(ProviderDoctorCase):
         self.assert_line(findings, Level.FAILED, "provider http", found, "authorization_file")
 
     async def test_everybody_exists(self) -> None:
-        """A service that knows an account of nobody is a warning."""
+        """A service that knows an account that does not exist is a warning."""
         url = self.serve(Service(200, b'{"status": "active"}'))
         findings = await self.examine(HTTP, endpoint=url, status_url=f"{url}/{{localpart}}")
         found = "there is no such account"
@@ -354,7 +354,7 @@ class SQLDoctorTests(ProviderDoctorCase):
         self.assert_line(findings, Level.FAILED, "provider sql", found, "correct the password")
 
     async def test_finds_everybody(self) -> None:
-        """A query that finds an account of nobody is a warning."""
+        """A query that finds an account that does not exist is a warning."""
         database = shared_postgresql()
         dsn = database.new_database("doctor_accounts")
         database.query("CREATE TABLE accounts (name TEXT, hash TEXT)", dbname="doctor_accounts")
@@ -466,7 +466,7 @@ STRANGER = f"{__name__}.StrangerProvider"
 
 
 class StrangerDoctorTests(ProviderDoctorCase):
-    """A third party's provider is asked for the status of an account of nobody."""
+    """A third party's provider is asked for the status of an account that does not exist."""
 
     async def test_well(self) -> None:
         """It answers, and the time that it takes is a line."""
@@ -484,7 +484,7 @@ class StrangerDoctorTests(ProviderDoctorCase):
             self.assert_line(findings, Level.FAILED, "provider stranger", found, advice)
 
     async def test_everybody(self) -> None:
-        """One that knows an account of nobody is a warning."""
+        """One that knows an account that does not exist is a warning."""
         findings = await self.examine(STRANGER, fault="everybody")
         self.assert_line(
             findings, Level.WARNING, "provider stranger", "exists", "accounts that are removed"
