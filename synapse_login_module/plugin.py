@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +64,30 @@ class Environment:
         if self.keys is None:
             raise ConfigError("", "this store is for the standalone server")
         return self.keys
+
+
+def read_only_environment(
+    server_name: str,
+    hashing: IHashing,
+    reactor: Any,
+    policy: TokenPolicy | None = None,
+    **more: Any,
+) -> Environment:
+    """Build the environment of the plugins of a command, which only asks.
+
+    :param policy: the lifetimes of tokens; by default the usual ones.
+    :param more: other values of :class:`Environment`.
+    """
+    return Environment(
+        server_name=server_name,
+        reactor=reactor,
+        hashing=hashing,
+        clock=time.time,
+        random=os.urandom,
+        policy=policy or TokenPolicy(),
+        read_only=True,
+        **more,
+    )
 
 
 class IPluginClass(Interface):

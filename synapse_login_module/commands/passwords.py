@@ -14,6 +14,7 @@ from synapse_login_module.commands.options import FILE, config_option
 from synapse_login_module.commands.program import Command, Failure, about
 from synapse_login_module.config import yaml_loader
 from synapse_login_module.config.files import read_bytes, read_secret
+from synapse_login_module.config.homeserver_yaml import MODULE, own_entries
 from synapse_login_module.config.settings import SharedConfig, parse, parse_module
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError
@@ -121,10 +122,9 @@ def _settings(config: Path) -> SharedConfig:
     given = yaml_loader.parse(read_bytes(config))
     if not is_homeserver_config(given):
         return parse(given)
-    for index, entry in enumerate(given.get("modules") or ()):
-        if str(entry.get("module")).endswith(".SynapseLoginModule"):
-            return config_path(f"modules.{index}.config", parse_module, entry.get("config") or {})
-    raise ConfigError("modules", "synapse_login_module.SynapseLoginModule is not among them")
+    for index, entry in own_entries(given):
+        return config_path(f"modules.{index}.config", parse_module, entry.get("config") or {})
+    raise ConfigError("modules", f"{MODULE} is not among them")
 
 
 def _name_of(module: str) -> str:

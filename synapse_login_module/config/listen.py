@@ -98,7 +98,7 @@ def url(description: str) -> str:
         return description
     scheme = "https" if kind == "ssl" else "http"
     host = _interface(description) or ("::" if kind == "tcp6" else "0.0.0.0")  # noqa: S104
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    return _url(scheme, host, port)
 
 
 def local_url(description: str) -> str | None:
@@ -112,7 +112,11 @@ def local_url(description: str) -> str | None:
     any_address = "::1" if description.startswith("tcp6") else "127.0.0.1"
     host = any_address if interface in ("", "0.0.0.0") else interface  # noqa: S104  it is read here
     host = "::1" if host == "::" else host
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return _url("http", host, port)
+
+
+def _url(scheme: str, host: str, port: int) -> str:
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _interface(description: str) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from synapse_login_module.errors import ProviderUnavailable
@@ -30,6 +32,15 @@ class Fetched(NamedTuple):
     body: bytes
     took: str
     problem: str
+
+
+def json_object(body: bytes) -> Mapping[str, Any]:
+    """Parse a body; return an empty mapping for one that is no JSON object."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class Fetcher:

@@ -20,7 +20,7 @@ _SAMPLE = 0.5
 """Seconds for which each thread hashes."""
 
 _AFFORDABLE = 2.0
-_TRIAL_PASSWORD = "not a password of anybody"
+_TRIAL_PASSWORD = "not a password of any account"
 
 
 def check_hashing(hashing: Hashing, reactor: object) -> Check:

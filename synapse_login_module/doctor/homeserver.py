@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twisted.application.service import IService
-
 from synapse_login_module.compose import LoadedPlugin, build_plugin
 from synapse_login_module.config.validation import config_path
-from synapse_login_module.doctor.running import Check
+from synapse_login_module.doctor.running import Check, started
 from synapse_login_module.errors import ConfigError, HomeserverUnavailable
 from synapse_login_module.interfaces import IDiagnosable, IHomeserver
 from synapse_login_module.model import Finding
@@ -26,11 +24,8 @@ def check_homeserver(loaded: LoadedPlugin, environment: Environment) -> Check:
             built = config_path("homeserver.config", build_plugin, loaded, environment)
         except ConfigError as error:
             return [failed(error.path, error.problem, "correct it in the configuration")]
-        try:
+        async with started(built, environment.reactor):
             return await _examine(built)
-        finally:
-            if IService.providedBy(built):
-                built.stopService()
 
     return Check(AREA, "the homeserver", work)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from twisted.python.reflect import namedAny
 from synapse_login_module.common.daemon_thread import in_daemon_thread
 from synapse_login_module.compose import hashing_pool
 from synapse_login_module.config.delegated import is_delegated
+from synapse_login_module.config.homeserver_yaml import own_entries
 from synapse_login_module.config.settings import ModuleConfig, parse_module
 from synapse_login_module.doctor import files as modes
 from synapse_login_module.doctor import system
@@ -30,11 +29,10 @@ from synapse_login_module.doctor.providers import check_provider
 from synapse_login_module.doctor.running import Check, run_checks
 from synapse_login_module.doctor.synapse_listeners import examine_listeners
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.model import Finding, TokenPolicy
+from synapse_login_module.model import Finding
 from synapse_login_module.model.findings import good, warning
-from synapse_login_module.passwords import HashingPool
-from synapse_login_module.plugin import Environment
-from synapse_login_module.standalone.check import MODULE, check_homeserver
+from synapse_login_module.plugin import read_only_environment
+from synapse_login_module.standalone.check import check_homeserver
 
 DATABASE, SYNAPSE, LISTENERS = "database", "synapse", "listeners"
 _ADD = ": add "
@@ -52,11 +50,11 @@ class _Module:
     is_delegated: bool
 
 
-async def diagnose(paths: Sequence[str], reactor: Any, seconds: float) -> list[Finding]:
+async def diagnose(paths: Sequence[str], reactor: Any, timeout: float) -> list[Finding]:
     """Examine all that the module in Synapse needs.
 
     :param paths: Synapse's configuration files, or folders of them.
-    :param seconds: the deadline of each check.
+    :param timeout: the seconds that each check may take.
     """
     synapse = namedAny("synapse_login_module.synapse.diagnosis")
     what = ", ".join(paths)
@@ -85,12 +83,12 @@ async def diagnose(paths: Sequence[str], reactor: Any, seconds: float) -> list[F
     if module.config is not None:
         hashing = hashing_pool(module.config, reactor)
         hashing.startService()
-        environment = _environment(str(given.get("server_name")), hashing, reactor)
+        environment = read_only_environment(str(given.get("server_name")), hashing, reactor)
         for each in module.providers:
             if not synapse.is_local_passwords(each.loaded[0]):
                 checks.append(check_provider(each, environment))
     try:
-        findings += await run_checks(checks, reactor, seconds)
+        findings += await run_checks(checks, reactor, timeout)
     finally:
         await fetcher.close()
         if hashing is not None:
@@ -98,7 +96,7 @@ async def diagnose(paths: Sequence[str], reactor: Any, seconds: float) -> list[F
     findings += system.of_synchronisation()
     if module.config is not None:
         alone = check_hashing(module.config.hashing, reactor)
-        findings += await run_checks([alone], reactor, seconds)
+        findings += await run_checks([alone], reactor, timeout)
     return findings
 
 
@@ -121,10 +119,7 @@ def _of_configuration(given: Mapping[str, Any], what: str) -> list[Finding]:
 
 
 def _module(given: Mapping[str, Any]) -> _Module:
-    entries = given.get("modules")
-    for entry in entries if isinstance(entries, list) else ():
-        if not isinstance(entry, Mapping) or entry.get("module") != MODULE:
-            continue
+    for _, entry in own_entries(given):
         config = entry.get("config") or {}
         if is_delegated(config):
             return _Module(None, (), True)
@@ -132,14 +127,3 @@ def _module(given: Mapping[str, Any]) -> _Module:
             parsed = parse_module(config)
             return _Module(parsed, load_each_provider(parsed, Path.cwd()), False)
     return _Module(None, (), False)
-
-
-def _environment(server_name: str, hashing: HashingPool, reactor: Any) -> Environment:
-    return Environment(
-        server_name=server_name,
-        reactor=reactor,
-        hashing=hashing,
-        clock=time.time,
-        random=os.urandom,
-        policy=TokenPolicy(),
-    )

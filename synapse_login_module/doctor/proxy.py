@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
-from synapse_login_module.doctor.fetching import CONNECT_SECONDS, LOGIN, VERSIONS, Fetched, Fetcher
+from synapse_login_module.doctor.fetching import (
+    CONNECT_SECONDS,
+    LOGIN,
+    VERSIONS,
+    Fetched,
+    Fetcher,
+    json_object,
+)
 from synapse_login_module.doctor.server import Running
 from synapse_login_module.model import Finding, Level
 from synapse_login_module.model.findings import failed, good, has_failure, warning
@@ -76,8 +82,4 @@ def _not_this(served: Fetched) -> str:
 
 
 def _has_versions(body: bytes) -> bool:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and isinstance(found.get("versions"), list)
+    return isinstance(json_object(body).get("versions"), list)

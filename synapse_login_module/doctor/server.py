@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from synapse_login_module.config.listen import local_url
 from synapse_login_module.config.settings import Config
-from synapse_login_module.doctor.fetching import LOGIN, VERSIONS, Fetcher
+from synapse_login_module.doctor.fetching import LOGIN, VERSIONS, Fetcher, json_object
 from synapse_login_module.model import Finding
 from synapse_login_module.model.findings import failed, good, warning
 
@@ -77,7 +76,10 @@ async def _of_internal(config: Config, fetcher: Fetcher) -> Finding:
     if answer.problem:
         found, advice = f"it does not answer: {answer.problem}", "restart the server; see its log"
         return failed(f"internal {url}", found, advice, AREA)
-    if config.homeserver is not None and _issuer(answer.body) != f"{config.public_baseurl}/":
+    if (
+        config.homeserver is not None
+        and json_object(answer.body).get("issuer") != f"{config.public_baseurl}/"
+    ):
         found = (
             f"it does not name public_baseurl ({answer.status}): another program, or an old start"
         )
@@ -86,17 +88,4 @@ async def _of_internal(config: Config, fetcher: Fetcher) -> Finding:
 
 
 def _is_login(body: bytes) -> bool:
-    found = _json(body)
-    return isinstance(found, dict) and isinstance(found.get("flows"), list)
-
-
-def _issuer(body: bytes) -> object:
-    found = _json(body)
-    return found.get("issuer") if isinstance(found, dict) else None
-
-
-def _json(body: bytes) -> object:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
+    return isinstance(json_object(body).get("flows"), list)

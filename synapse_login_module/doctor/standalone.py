@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,18 +23,18 @@ from synapse_login_module.doctor.server import examine_server
 from synapse_login_module.doctor.store import check_store
 from synapse_login_module.model import Finding
 from synapse_login_module.passwords import HashingPool
-from synapse_login_module.plugin import Environment
+from synapse_login_module.plugin import Environment, read_only_environment
 
 
 async def diagnose(
-    document: bytes, given: Mapping[str, Any], path: Path, reactor: Any, seconds: float
+    document: bytes, given: Mapping[str, Any], path: Path, reactor: Any, timeout: float
 ) -> list[Finding]:
     """Examine all that the standalone server needs.
 
     :param document: the bytes of the configuration file.
     :param given: the same, parsed.
     :param path: the file.
-    :param seconds: the deadline of each check.
+    :param timeout: the seconds that each check may take.
     """
     findings, parts = load_parts(document, given, path, reactor)
     if parts is None:
@@ -49,25 +47,23 @@ async def diagnose(
     fetcher = Fetcher(reactor)
     try:
         checks = _checks(parts, _environment(parts, hashing, reactor), fetcher)
-        findings += await run_checks(checks, reactor, seconds)
+        findings += await run_checks(checks, reactor, timeout)
     finally:
         await fetcher.close()
         hashing.stopService()
     findings += system.of_synchronisation()
     findings.append(system.of_open_files(parts.config.limits.connections))
     # Measured alone: the other checks would slow it down, and it would slow down them.
-    findings += await run_checks([check_hashing(parts.config.hashing, reactor)], reactor, seconds)
+    findings += await run_checks([check_hashing(parts.config.hashing, reactor)], reactor, timeout)
     return findings
 
 
 def _environment(parts: Parts, hashing: HashingPool, reactor: Any) -> Environment:
     config = parts.config
-    return Environment(
-        server_name=config.server_name,
-        reactor=reactor,
-        hashing=hashing,
-        clock=time.time,
-        random=os.urandom,
+    return read_only_environment(
+        config.server_name,
+        hashing,
+        reactor,
         policy=config.tokens.policy(),
         keys=parts.keys,
         delegated=config.homeserver is not None,

@@ -6,6 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+NO_ACCOUNT = "synapse-login-module-doctor"
+"""A local part, and an id, that no account has."""
+
+CLOCK_SLACK = 5.0
+"""Seconds that the clocks of two machines may differ."""
+
 
 class Level(Enum):
     """How bad a finding is."""

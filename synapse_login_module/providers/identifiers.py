@@ -184,7 +184,12 @@ def tagged_id(given: object) -> str | None:
     :param given: the id, as in :func:`subject_of`.
     """
     text = subject_of(given)
-    return None if text is None else subject_of(_ID + text)
+    return None if text is None else subject_of(with_tag(text))
+
+
+def with_tag(text: str) -> str:
+    """Write an id, which can be a subject, as :func:`tagged_id` does."""
+    return _ID + text
 
 
 def id_in(subject: str) -> str | None:

@@ -11,10 +11,9 @@ from synapse_login_module.compose import LoadedPlugin, load_module
 from synapse_login_module.config import listen, modes, yaml_loader
 from synapse_login_module.config.delegated import is_delegated, parse_delegated
 from synapse_login_module.config.files import read_bytes
+from synapse_login_module.config.homeserver_yaml import MODULE, own_entries
 from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.standalone.plan import is_homeserver_config, load_parsed
-
-MODULE = "synapse_login_module.SynapseLoginModule"
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,11 @@ def check_homeserver(given: Mapping[str, Any]) -> Checked:
     :param given: Synapse's configuration, whose files are merged.
     :raise ConfigError: with every mistake.
     """
-    entries = given.get("modules")
     mistakes = Mistakes()
     plugins: list[LoadedPlugin] = []
     warnings: list[str] = []
     found = is_alone = False
-    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
-        if not isinstance(entry, Mapping) or entry.get("module") != MODULE:
-            continue
+    for index, entry in own_entries(given):
         found = True
         with mistakes.gathered():
             config = entry.get("config") or {}

@@ -8,7 +8,7 @@ from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from synapse_login_module.model import Finding, TokenKey
-from synapse_login_module.model.findings import failed, good, in_units, warning
+from synapse_login_module.model.findings import CLOCK_SLACK, failed, good, in_units, warning
 from synapse_login_module.plugin import Environment
 from synapse_login_module.stores.keys import find_problems
 from synapse_login_module.tokens.format import KeyRing
@@ -18,11 +18,11 @@ KEYS, SYSTEM = "keys", "system"
 
 _MADE = re.compile(r"CREATE (TABLE|(?:UNIQUE )?INDEX) (\w+)(?:\s+ON (\w+))?")
 SAMPLE = 100_000
-"""How many sessions are read to find a recent one. Their numbers are random, so they are a sample.
-"""
+"""How many sessions are read to find the newest one: those that began last.
 
-_CLOCK_SLACK = 5.0
-"""Seconds that the clocks of two machines may differ."""
+Older sessions may have been refreshed since. They are left out, since a table of millions of rows
+would have to be read whole.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Snapshot:
     :param version: the version of its schema; 0 when it has none.
     :param missing: the tables and indexes of that version that are missing.
     :param keys: the fingerprints of the token keys; empty if the table is missing.
-    :param newest: when the newest of :data:`SAMPLE` sessions began or was refreshed, in
+    :param newest: when the newest of the :data:`SAMPLE` last sessions began or was refreshed, in
         milliseconds since the epoch; ``None`` if there is none.
     """
 
@@ -118,7 +118,7 @@ def of_clock(environment: Environment, newest: int | None) -> Iterator[Finding]:
     if newest is None:
         return
     ahead = newest / 1000 - environment.clock()
-    if ahead > _CLOCK_SLACK:
+    if ahead > CLOCK_SLACK:
         yield failed(
             "clock",
             f"it is {in_units(ahead)} behind the newest session in the store",

@@ -29,7 +29,9 @@ from synapse_login_module.stores.sqlite_schema import MIGRATIONS, version_of
 _TRIED = 256 * 1024
 """Bytes that the trial of the disk writes."""
 
-_NEWEST = "SELECT max(issued_at) FROM (SELECT issued_at FROM sessions LIMIT ?)"
+_NEWEST = (
+    "SELECT max(issued_at) FROM (SELECT issued_at FROM sessions ORDER BY session_id DESC LIMIT ?)"
+)
 _LITTLE = 100 * 1024 * 1024
 _LITTLE_SHARE = 0.05
 

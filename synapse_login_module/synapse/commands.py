@@ -5,8 +5,6 @@ They read ``homeserver.yaml`` and work on Synapse's database, whether Synapse ru
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +24,12 @@ from synapse_login_module.accounts.rules import ExistingAccount, LinkRules
 from synapse_login_module.common.concurrency import at_once
 from synapse_login_module.common.console import moment, printable, run_in_reactor
 from synapse_login_module.config.delegated import is_delegated
+from synapse_login_module.config.homeserver_yaml import MODULE, own_entries
 from synapse_login_module.config.settings import ModuleConfig, parse_module
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.interfaces import IHashing, IPasswordProvider
-from synapse_login_module.model import AccountStatus, TokenPolicy, fold
-from synapse_login_module.plugin import Environment
+from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.model import AccountStatus, fold
+from synapse_login_module.plugin import read_only_environment
 from synapse_login_module.providers.wrappers.guard import Meter
 from synapse_login_module.synapse.database import DatabaseLinks, SynapseDatabase
 from synapse_login_module.synapse.provider import SynapsePasswordProvider
@@ -39,7 +38,6 @@ from synapse_login_module.synapse.user_tables import spellings, unlinked_account
 T = TypeVar("T")
 
 _AT_ONCE = 8
-_MODULE = "SynapseLoginModule"
 
 
 @dataclass(frozen=True)
@@ -133,25 +131,19 @@ def read_installation(files: Sequence[str]) -> Installation:
     )
 
 
-def is_ours(entry: Mapping[str, Any]) -> bool:
-    """Say whether an entry of ``modules`` is this package's module."""
-    return str(entry.get("module")).rpartition(".")[2] == _MODULE
-
-
 def _module(given: Mapping[str, Any]) -> tuple[ModuleConfig, Sequence[compose.LoadedPlugin]]:
-    for index, entry in enumerate(given.get("modules") or ()):
-        if is_ours(entry):
-            if is_delegated(entry.get("config")):
-                raise ConfigError(
-                    f"modules.{index}.config.delegated",
-                    "this Synapse leaves logins to another service, so give the --config of that",
-                )
-            try:
-                config = parse_module(entry.get("config") or {})
-                return config, compose.load_providers(config, Path.cwd())
-            except ConfigError as error:
-                raise error.within(f"modules.{index}.config") from None
-    raise ConfigError("modules", "synapse_login_module.SynapseLoginModule is not among them")
+    for index, entry in own_entries(given):
+        if is_delegated(entry.get("config")):
+            raise ConfigError(
+                f"modules.{index}.config.delegated",
+                "this Synapse leaves logins to another service, so give the --config of that",
+            )
+        try:
+            config = parse_module(entry.get("config") or {})
+            return config, compose.load_providers(config, Path.cwd())
+        except ConfigError as error:
+            raise error.within(f"modules.{index}.config") from None
+    raise ConfigError("modules", f"{MODULE} is not among them")
 
 
 async def would_refuse(installation: Installation, reactor: Any, count: Count) -> list[RefusedLink]:
@@ -214,7 +206,7 @@ def _providers(
     to start for them.
     """
     hashing = compose.hashing_pool(installation.config, reactor)
-    environment = environment_of(installation, hashing, reactor)
+    environment = read_only_environment(installation.server_name, hashing, reactor)
     meter = Meter(lambda *_: None, lambda *_: None)
     built: list[IPasswordProvider] = []
     parts: list[Any] = [hashing]
@@ -231,25 +223,6 @@ def _providers(
             parts.append(provider)
         built.append(compose.wrap(plugin, provider, reactor, meter))
     return built, parts
-
-
-def environment_of(
-    installation: Installation, hashing: IHashing, reactor: Any, homeserver: Any = None
-) -> Environment:
-    """Build the environment of the providers, which write nothing.
-
-    :param homeserver: what the providers that work inside Synapse are given of it.
-    """
-    return Environment(
-        server_name=installation.server_name,
-        reactor=reactor,
-        hashing=hashing,
-        clock=time.time,
-        random=os.urandom,
-        policy=TokenPolicy(),
-        read_only=True,
-        homeserver=homeserver,
-    )
 
 
 def run_on_links(

@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from synapse_login_module import compose
 from synapse_login_module.accounts.rules import LinkRules
 from synapse_login_module.common.console import run_in_reactor
+from synapse_login_module.config.homeserver_yaml import is_ours
 from synapse_login_module.errors import AccountRefused
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import (
@@ -28,7 +29,7 @@ from synapse_login_module.model import (
     Identifier,
     UserId,
 )
-from synapse_login_module.plugin import Environment
+from synapse_login_module.plugin import Environment, read_only_environment
 from synapse_login_module.providers.wrappers.guard import Meter
 from synapse_login_module.rehearsal.providers import TracedProvider, tracing
 from synapse_login_module.rehearsal.steps import Step, Trace, tell_link
@@ -39,8 +40,6 @@ from synapse_login_module.synapse.accounts import HomeserverAccounts
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.commands import (
     Installation,
-    environment_of,
-    is_ours,
     read_installation,
 )
 from synapse_login_module.synapse.database import CursorRows
@@ -87,7 +86,9 @@ async def _walk(
 ) -> tuple[Sequence[Step], Verdict]:
     trace = Trace()
     synapse = SynapseInFiles(installation, trace)
-    environment = environment_of(installation, hashing, reactor, synapse)
+    environment = read_only_environment(
+        installation.server_name, hashing, reactor, homeserver=synapse
+    )
     config = installation.config
     providers = compose.build_providers(installation.plugins, environment)
     parts += [each for each in providers if IService.providedBy(each)]

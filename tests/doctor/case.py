@@ -50,14 +50,14 @@ class DoctorCase(TestCase):
         path.chmod(0o600)
         return path
 
-    async def use(self, path: Path) -> None:
-        """Have a store and a key file as after the first start, with one session."""
+    async def use(self, path: Path, device: str = "PHONE") -> None:
+        """Have a store and a key file as after the first start, with one session of a device."""
         loaded = load_config(path, reactor)
         hashing = hashing_pool(loaded.config, reactor)
         store = build_plugin(loaded.store, environment_of(loaded, hashing, reactor))
         IService(store).startService()
         try:
-            await store.issue(ALICE, "PHONE", None, True, True)
+            await store.issue(ALICE, device, None, True, True)
         finally:
             await maybeDeferred(IService(store).stopService)
 

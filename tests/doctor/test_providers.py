@@ -156,6 +156,7 @@ class Service(Resource):
 
     :param status: its status.
     :param says: its body.
+    :ivar asked: the paths of the GET requests.
     """
 
     isLeaf = True
@@ -165,8 +166,10 @@ class Service(Resource):
         self.status = status
         self.says = says
         self.posts = 0
+        self.asked: list[bytes] = []
 
     def render_GET(self, request: Any) -> bytes:
+        self.asked.append(request.path)
         request.setResponseCode(self.status)
         return self.says
 
@@ -190,10 +193,37 @@ class HTTPDoctorTests(ProviderDoctorCase):
         return f"{scheme}://{host}:{port.getHost().port}"
 
     async def test_statuses(self) -> None:
-        """A service with a ``status_url`` is asked for an account of nobody."""
+        """A service with a ``status_url`` is asked for an account that does not exist."""
         url = self.serve(Service(200, b'{"status": "unknown"}'))
         findings = await self.examine(HTTP, endpoint=url, status_url=f"{url}/{{localpart}}")
         self.assert_well(findings, "provider http")
+
+    def of_ids(self, url: str) -> dict[str, Any]:
+        """Configure a service that knows its accounts by ids."""
+        return {
+            "url": f"{url}/login",
+            "request": {"name": "{localpart}", "password": "{password}"},
+            "answer": {"subject": "id"},
+            "status_url": f"{url}/{{subject}}",
+        }
+
+    async def test_ids(self) -> None:
+        """A service that knows its accounts by ids is asked for one."""
+        service = Service(200, b'{"status": "unknown"}')
+        findings = await self.examine(HTTP, **self.of_ids(self.serve(service)))
+        self.assert_well(findings, "provider http")
+        self.assertEqual(service.asked, [b"/synapse-login-module-doctor"])
+
+    async def test_ids_broken(self) -> None:
+        """One that is away, fails or redirects is a failure."""
+        dead = f"http://127.0.0.1:{free_port()}"
+        for url, found, advice in (
+            (dead, "ConnectionRefusedError", "start the server there"),
+            (self.serve(Service(500)), "answered 500", "log of the service"),
+            (self.serve(Service(302)), "answered 302", "correct status_url"),
+        ):
+            findings = await self.examine(HTTP, **self.of_ids(url))
+            self.assert_line(findings, Level.FAILED, "provider http", found, advice)
 
     async def test_logins_alone(self) -> None:
         """A service without a ``status_url`` is sent a GET, and no login."""
@@ -227,7 +257,7 @@ class HTTPDoctorTests(ProviderDoctorCase):
         self.assert_line(findings, Level.FAILED, "provider http", found, "authorization_file")
 
     async def test_everybody_exists(self) -> None:
-        """A service that knows an account of nobody is a warning."""
+        """A service that knows an account that does not exist is a warning."""
         url = self.serve(Service(200, b'{"status": "active"}'))
         findings = await self.examine(HTTP, endpoint=url, status_url=f"{url}/{{localpart}}")
         found = "there is no such account"
@@ -324,7 +354,7 @@ class SQLDoctorTests(ProviderDoctorCase):
         self.assert_line(findings, Level.FAILED, "provider sql", found, "correct the password")
 
     async def test_finds_everybody(self) -> None:
-        """A query that finds an account of nobody is a warning."""
+        """A query that finds an account that does not exist is a warning."""
         database = shared_postgresql()
         dsn = database.new_database("doctor_accounts")
         database.query("CREATE TABLE accounts (name TEXT, hash TEXT)", dbname="doctor_accounts")
@@ -404,6 +434,9 @@ class FileDoctorTests(ProviderDoctorCase):
         self.assertNotIn(SECRET, str(findings))
 
 
+_SAYS = {"everybody": AccountStatus.ACTIVE, "unsure": AccountStatus.UNVERIFIABLE}
+
+
 @implementer(IPasswordProvider)
 @provider(IPluginClass)
 class StrangerProvider:
@@ -418,6 +451,8 @@ class StrangerProvider:
     def __init__(self, config: Any, environment: Environment) -> None:
         if config.get("fault") == "building":
             raise RuntimeError("it cannot be built")
+        if not environment.read_only:
+            raise RuntimeError("it may write")
         self._config = config
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
@@ -430,7 +465,7 @@ class StrangerProvider:
         elif fault == "mistake":
             raise ZeroDivisionError("a mistake in it")
         elif fault != "hanging":
-            done.callback(AccountStatus.ACTIVE if fault == "everybody" else None)
+            done.callback(_SAYS.get(fault))
         return done
 
 
@@ -438,7 +473,7 @@ STRANGER = f"{__name__}.StrangerProvider"
 
 
 class StrangerDoctorTests(ProviderDoctorCase):
-    """A third party's provider is asked for the status of an account of nobody."""
+    """A third party's provider is asked for the status of an account that does not exist."""
 
     async def test_well(self) -> None:
         """It answers, and the time that it takes is a line."""
@@ -456,11 +491,18 @@ class StrangerDoctorTests(ProviderDoctorCase):
             self.assert_line(findings, Level.FAILED, "provider stranger", found, advice)
 
     async def test_everybody(self) -> None:
-        """One that knows an account of nobody is a warning."""
+        """One that knows an account that does not exist is a warning."""
         findings = await self.examine(STRANGER, fault="everybody")
         self.assert_line(
             findings, Level.WARNING, "provider stranger", "exists", "accounts that are removed"
         )
+
+    async def test_unsure(self) -> None:
+        """One that cannot tell has not answered, and that is one warning."""
+        findings = await self.examine(STRANGER, fault="unsure")
+        found = "whether an account is still there"
+        self.assert_line(findings, Level.WARNING, "provider stranger", found, "sessions revoke")
+        self.assertNotIn("answered about", str(findings))
 
     async def test_hanging(self) -> None:
         """One that hangs is told at the deadline, and holds up no other check."""
@@ -480,3 +522,4 @@ class StrangerDoctorTests(ProviderDoctorCase):
         )
         found = "whether an account is still there"
         self.assert_line(findings, Level.WARNING, "provider cred", found, "sessions revoke")
+        self.assertNotIn("answered about", str(findings))

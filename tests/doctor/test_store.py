@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synapse_login_module.model import Level
+from synapse_login_module.stores import sqlite_diagnosis
 from synapse_login_module.stores.postgresql import diagnosis as postgresql_diagnosis
 from synapse_login_module.stores.sqlite_connection import connect
 from synapse_login_module.tokens import keyfile
@@ -18,6 +19,9 @@ from tests.support.ports import free_port
 from tests.support.postgresql import PostgreSQL, shared_postgresql
 
 PASSWORD = "a-password-that-nothing-prints"
+LAST_LATER = (
+    "SET issued_at = issued_at + 7200000 WHERE session_id = (SELECT max(session_id) FROM {table})"
+)
 
 
 class SQLiteDoctorTests(DoctorCase):
@@ -100,6 +104,19 @@ class SQLiteDoctorTests(DoctorCase):
         await self.use(path)
         with closing(sqlite3.connect(self.folder / "sessions.db")) as connection:
             connection.execute("UPDATE sessions SET issued_at = issued_at + 7200000")
+            connection.commit()
+        findings = await self.diagnose(path)
+        found = "2 hours behind the newest session"
+        self.assert_line(findings, Level.FAILED, "system", found, "NTP")
+
+    async def test_clock_behind_the_last(self) -> None:
+        """Of more sessions than are read, those that began last are read."""
+        self.patch(sqlite_diagnosis, "SAMPLE", 1)
+        path = self.write()
+        await self.use(path)
+        await self.use(path, "LAPTOP")
+        with closing(sqlite3.connect(self.folder / "sessions.db")) as connection:
+            connection.execute(f"UPDATE sessions {LAST_LATER.format(table='sessions')}")
             connection.commit()
         findings = await self.diagnose(path)
         found = "2 hours behind the newest session"
@@ -221,6 +238,18 @@ class PostgreSQLDoctorTests(DoctorCase):
         path = self.configured(f"host=127.0.0.1 port={free_port()} user=x dbname=x")
         findings = await self.diagnose(path)
         self.assert_line(findings, Level.FAILED, "store", "refused", "start PostgreSQL")
+
+    async def test_clock_behind_the_last(self) -> None:
+        """Of more sessions than are read, those that began last are read."""
+        self.patch(postgresql_diagnosis, "SAMPLE", 1)
+        path = self.configured(self.conninfo)
+        await self.use(path)
+        await self.use(path, "LAPTOP")
+        table = "synapse_login_sessions"
+        self.database.query(f"UPDATE {table} {LAST_LATER.format(table=table)}", dbname="doctor")
+        findings = await self.diagnose(path)
+        found = "2 hours behind the newest session"
+        self.assert_line(findings, Level.FAILED, "system", found, "NTP")
 
     async def test_no_rights(self) -> None:
         """A role that may not write to a table is told."""

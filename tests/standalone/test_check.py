@@ -9,8 +9,9 @@ from typing import Any
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from synapse_login_module.config.homeserver_yaml import MODULE
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.standalone.check import MODULE, Checked, check_file
+from synapse_login_module.standalone.check import Checked, check_file
 from tests.support.configuration import CHEAP_HASH, good_config, write_config
 from tests.support.folders import temporary_folder
 from tests.support.process import require
@@ -223,6 +224,14 @@ class HomeserverTests(CheckCase):
         self.assertEqual(
             self.mistakes(self.homeserver(None)),
             ["modules.1.config.password_providers: it is missing"],
+        )
+
+    def test_long_path(self) -> None:
+        """The module is found by each path that Synapse finds it by."""
+        config = self.homeserver(None)
+        config["modules"][-1]["module"] = "synapse_login_module.synapse.module.SynapseLoginModule"
+        self.assertEqual(
+            self.mistakes(config), ["modules.1.config.password_providers: it is missing"]
         )
 
     def test_delegated(self) -> None:

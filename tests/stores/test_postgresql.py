@@ -902,7 +902,7 @@ class AccessTests(PostgreSQLCase):
             (
                 replace(far, connect=near.connect),
                 [
-                    "token_store: anybody in between can pose as db.example.com: set"
+                    "token_store: anyone in between can pose as db.example.com: set"
                     " sslmode=verify-full in dsn"
                 ],
             ),

@@ -11,14 +11,19 @@ from twisted.internet.defer import Deferred
 
 from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.model import AccountStatus, Finding
-from synapse_login_module.model.findings import failed, good, has_failure, in_milliseconds, warning
+from synapse_login_module.model.findings import (
+    NO_ACCOUNT,
+    failed,
+    good,
+    has_failure,
+    in_milliseconds,
+    warning,
+)
 from synapse_login_module.outbound.examining import advice_on_connecting, in_words, of_tls
 from synapse_login_module.outbound.http import BackendResponse
 from synapse_login_module.outbound.url import is_in_the_clear
 from synapse_login_module.providers.http.config import HTTPConfig
-
-NOBODY = "synapse-login-module-doctor"
-"""A local part that no account has."""
+from synapse_login_module.providers.identifiers import with_tag
 
 _OUTAGES = (502, 503, 504)
 _TRUST = "ca_file"
@@ -47,25 +52,28 @@ class HTTPDiagnosis:
     async def of_statuses(
         self, url: str, account_status: Callable[[str], Deferred[AccountStatus | None]]
     ) -> list[Finding]:
-        """Examine a service that is asked for the status of accounts, by asking for nobody's."""
+        """Examine a service that is asked for the status of accounts, by asking for one that does
+        not exist.
+        """
         findings = await self._of_tls(url)
         if has_failure(findings):
             return findings
         what = "status_url"
+        by_id = self._config.answer.subject is not None
         began = time.perf_counter()
         try:
-            status = await account_status(NOBODY)
+            status = await account_status(with_tag(NO_ACCOUNT) if by_id else NO_ACCOUNT)
         except ProviderUnavailable as error:
             text = in_words(error)
             return [*findings, failed(f"{what} {_place(url)}", text, _advice(text, what))]
         took = in_milliseconds(time.perf_counter() - began)
-        if status in (None, AccountStatus.UNVERIFIABLE):
+        if status is None:
             return [*findings, good(_place(url), f"answered about an unknown account in {took}")]
         return [
             *findings,
             warning(
                 _place(url),
-                f"it says that {NOBODY} is {status.value}, and there is no such account",
+                f"it says that {NO_ACCOUNT} is {status.value}, and there is no such account",
                 "have it answer unknown, or a code of unknown_user_codes: accounts that are removed"
                 " keep their sessions otherwise",
             ),
@@ -111,6 +119,8 @@ def _advice(problem: str, key: str) -> str:
         return _SECRET
     if "answered 404" in problem:
         return f"correct {key}, or list 404 in unknown_user_codes"
+    if "answered 3" in problem:
+        return f"correct {key}: it leads to another address, and redirects are not followed"
     if "answered 5" in problem:
         return "see the log of the service"
     return advice_on_connecting(problem, key)

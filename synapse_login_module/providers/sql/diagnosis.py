@@ -1,4 +1,6 @@
-"""The diagnosis of a database of accounts: each query that reads, for an account of nobody."""
+"""The diagnosis of a database of accounts: each query that reads, for an account that does
+not exist.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,18 @@ from typing import Any
 
 from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.model import Finding
-from synapse_login_module.model.findings import failed, good, in_milliseconds, on_one_line, warning
+from synapse_login_module.model.findings import (
+    NO_ACCOUNT,
+    failed,
+    good,
+    in_milliseconds,
+    on_one_line,
+    warning,
+)
 from synapse_login_module.outbound.examining import advice_on_connecting
 from synapse_login_module.providers.identifiers import NAMES
 from synapse_login_module.providers.sql.drivers import Driver
 
-_NOBODY = "synapse-login-module-doctor"
 _QUERIES = ("by_user", "by_email", "by_phone", "status")
 
 _ADVICE: Mapping[str, str] = {
@@ -54,7 +62,7 @@ async def examine(
         took = in_milliseconds(time.perf_counter() - began)
         if is_found:
             found = f"it finds an account that does not exist, in {took}"
-            advice = "compare with the parameter in its WHERE clause: anybody would be found"
+            advice = "compare with the parameter in its WHERE clause: every name would be found"
             findings.append(warning(what, found, advice))
         else:
             findings.append(good(what, f"answered in {took}"))
@@ -63,15 +71,16 @@ async def examine(
 
 def _of_driver(driver: Driver) -> Iterator[Finding]:
     if driver.unverified_host is not None:
-        found = f"anybody in between can pose as {driver.unverified_host}"
+        found = f"anyone in between can pose as {driver.unverified_host}"
         yield warning("TLS", found, "set sslmode=verify-full in postgresql")
 
 
 def _values(query: str) -> Mapping[str, str]:
     """Return values that no account has."""
     kind = query.removeprefix("by_")
-    names = NAMES["user"] if kind == "status" else NAMES[kind]  # type: ignore[index] # of _QUERIES
-    return {**dict.fromkeys(names, _NOBODY), **({"subject": _NOBODY} if kind == "status" else {})}
+    if kind == "status":
+        return dict.fromkeys((*NAMES["user"], "subject"), NO_ACCOUNT)
+    return dict.fromkeys(NAMES[kind], NO_ACCOUNT)  # type: ignore[index] # of _QUERIES
 
 
 def _advice(problem: str) -> str:

@@ -78,7 +78,7 @@ class SQLProvider(Service):
         self._rehashing: set[str] = set()
         if config.driver.unverified_host is not None:
             self.log.warn(
-                "{name}: anybody in between can pose as {host}: set sslmode=verify-full in"
+                "{name}: anyone in between can pose as {host}: set sslmode=verify-full in"
                 " postgresql",
                 name=self.name,
                 host=config.driver.unverified_host,

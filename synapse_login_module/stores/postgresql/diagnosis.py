@@ -9,7 +9,14 @@ from typing import Any
 
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import Finding, Level, TokenKey
-from synapse_login_module.model.findings import failed, good, in_milliseconds, on_one_line, warning
+from synapse_login_module.model.findings import (
+    CLOCK_SLACK,
+    failed,
+    good,
+    in_milliseconds,
+    on_one_line,
+    warning,
+)
 from synapse_login_module.plugin import Environment
 from synapse_login_module.stores.diagnosis import (
     SAMPLE,
@@ -23,9 +30,9 @@ from synapse_login_module.stores.diagnosis import (
 )
 from synapse_login_module.stores.postgresql.schema import MIGRATIONS, require_rights, version_of
 
-_CLOCK_SLACK = 5.0
 _NEWEST = (
-    "SELECT max(issued_at) FROM (SELECT issued_at FROM synapse_login_sessions LIMIT %s) AS sample"
+    "SELECT max(issued_at) FROM (SELECT issued_at FROM synapse_login_sessions"
+    " ORDER BY session_id DESC LIMIT %s) AS sample"
 )
 
 _ADVICE: Mapping[str, str] = {
@@ -66,7 +73,7 @@ def examine(
                 findings.append(
                     warning(
                         "TLS",
-                        f"anybody in between can pose as {unverified_host}",
+                        f"anyone in between can pose as {unverified_host}",
                         "set sslmode=verify-full in dsn",
                     )
                 )
@@ -164,7 +171,7 @@ def _of_clocks(connection: Any, environment: Environment) -> Iterator[Finding]:
         "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
     ).fetchone()
     apart = abs(theirs - environment.clock())
-    if apart > _CLOCK_SLACK:
+    if apart > CLOCK_SLACK:
         yield warning(
             "clock",
             f"it differs from PostgreSQL's by {apart:.0f} seconds",

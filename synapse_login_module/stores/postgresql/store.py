@@ -137,8 +137,7 @@ class PostgreSQLTokenStore(ImportingTokenStore, Service):
     def __init__(self, config: PostgreSQLConfig, environment: Environment) -> None:
         if config.unverified_host is not None:
             self.log.warn(
-                "token_store: anybody in between can pose as {host}: set sslmode=verify-full in"
-                " dsn",
+                "token_store: anyone in between can pose as {host}: set sslmode=verify-full in dsn",
                 host=config.unverified_host,
             )
         _prepare(config.connect)

@@ -1069,7 +1069,7 @@ class PostgreSQLDownTests(ProviderCase):
         self.assertEqual(
             lines(events),
             [
-                "sql: anybody in between can pose as db.example.com: set sslmode=verify-full in"
+                "sql: anyone in between can pose as db.example.com: set sslmode=verify-full in"
                 " postgresql"
             ],
         )
