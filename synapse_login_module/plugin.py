@@ -32,7 +32,8 @@ class Environment:
         notes which devices have to be deleted there; see
         :class:`~synapse_login_module.interfaces.IDelegatedStore`.
     :param read_only: whether a command only asks. A plugin then writes nothing of its own accord,
-        such as a new hash of a password that was right.
+        such as a new hash of a password that was right. A store makes and migrates no tables: an
+        older schema is a ``ConfigError``.
     :param homeserver: inside Synapse, its :class:`~synapse_login_module.synapse.api.Homeserver`;
         otherwise ``None``.
     :param public_baseurl: the URL at which clients reach this server; ``None`` where it is not

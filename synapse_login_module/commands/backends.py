@@ -152,13 +152,17 @@ def load(path: Path) -> LoadedConfig:
         return load_config(path, reactor)
 
 
-def with_store(path: Path, work: Callable[[Opened], Coroutine[Any, Any, T]]) -> T:
+def with_store(
+    path: Path, work: Callable[[Opened], Coroutine[Any, Any, T]], *, read_only: bool
+) -> T:
     """Open a configuration's store, run work on it in a reactor, and close the store.
 
     A store or key file that does not exist is an error, and is not made: its path may be mistyped.
     A mistake in the providers is only a warning, because it may be the reason to end sessions.
 
     :param work: called with the open store; returns a coroutine.
+    :param read_only: whether the work only asks. A store of an earlier version of this program is
+        then an error; otherwise it is migrated, as a server does.
     :return: the result of the coroutine.
     """
     with about(path):
@@ -174,29 +178,31 @@ def with_store(path: Path, work: Callable[[Opened], Coroutine[Any, Any, T]]) -> 
                 "token_store",
                 "the sessions are in the server's memory, which commands cannot read",
             )
-        return _run(loaded, problem, work)
+        return _run(loaded, problem, work, read_only)
 
 
 def with_server(path: Path, work: Callable[[Opened], Coroutine[Any, Any, T]]) -> T:
-    """Open a configuration's store as the server does, and run work on it; see :func:`with_store`.
+    """Open a configuration's store as the server does, and run work on it that only asks; see
+    :func:`with_store`.
 
     Every mistake in the configuration is an error. Of a store in memory, the work gets an empty
     one.
     """
     with about(path):
-        return _run(check_config(read_bytes(path), path), None, work)
+        return _run(check_config(read_bytes(path), path), None, work, True)
 
 
 def _run(
     loaded: LoadedConfig,
     problem: Exception | None,
     work: Callable[[Opened], Coroutine[Any, Any, T]],
+    read_only: bool,
 ) -> T:
     _require_files(loaded)
 
     async def run(reactor: Any) -> T:
         hashing = hashing_pool(loaded.config, reactor)
-        environment = replace(environment_of(loaded, hashing, reactor), read_only=True)
+        environment = replace(environment_of(loaded, hashing, reactor), read_only=read_only)
         store = config_path("token_store.config", build_plugin, loaded.store, environment)
         parts = [part for part in (hashing, store) if IService.providedBy(part)]
         for part in parts:

@@ -266,7 +266,7 @@ class _Import:
                 "restart the server now, unless it was restarted since its providers were changed:"
                 " to one that lacks them, the accounts are gone"
             )
-        with_store(self._config, work)
+        with_store(self._config, work, read_only=not self._write)
 
     @staticmethod
     async def _link(linking: Linking, pages: Iterable[Sequence[HomeserverUser]]) -> None:

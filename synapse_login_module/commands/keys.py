@@ -45,7 +45,7 @@ def show(config: Path) -> None:
     with about(config):
         path = existing_key_file(load(config))
         ring = keyfile.load(path)
-    found: list[TokenKey] = _on_keys(config, lambda keys: keys.token_keys(), [])
+    found: list[TokenKey] = _on_keys(config, lambda keys: keys.token_keys(), [], read_only=True)
     shared = {key.key_id: key for key in found}
     for key_id in sorted({*ring.fingerprints, *shared}):
         known = shared.get(key_id)
@@ -78,7 +78,7 @@ def rotate(config: Path, now: bool) -> None:
     with about(config):
         path = existing_key_file(load(config))
         keyfile.load(path)
-    known: list[TokenKey] = _on_keys(config, lambda keys: keys.token_keys(), [])
+    known: list[TokenKey] = _on_keys(config, lambda keys: keys.token_keys(), [], read_only=True)
     with about(config):
         key_id = keyfile.rotate(path, os.urandom, [key.key_id for key in known], now)
     if now:
@@ -126,7 +126,7 @@ def retire(config: Path, key: int, yes: bool) -> None:
                 "", f"key {key} signs new tokens: activate another key before you retire it"
             )
     confirm(f"Retire key {key}? All machines will reject its tokens.", yes)
-    retired = _on_keys(config, lambda keys: keys.retire_token_key(key), False)
+    retired = _on_keys(config, lambda keys: keys.retire_token_key(key), False, read_only=False)
     with about(config):
         removed = keyfile.remove(path, key)
         if not (retired or removed):
@@ -134,10 +134,13 @@ def retire(config: Path, key: int, yes: bool) -> None:
     click.echo(f"key {key} is retired" + (f", and removed from {path}" if removed else ""))
 
 
-def _on_keys(config: Path, ask: Callable[[Any], Awaitable[T]], otherwise: T) -> T:
+def _on_keys(
+    config: Path, ask: Callable[[Any], Awaitable[T]], otherwise: T, *, read_only: bool
+) -> T:
     """Call the store's ``ITokenKeys``, and return the result.
 
     :param otherwise: returned for a store that provides no ``ITokenKeys`` or is in memory.
+    :param read_only: whether it only asks; see :func:`.with_store`.
     """
     store = load(config).store[0]
     if getattr(store, "one_process", False) or not ITokenKeys.implementedBy(store):
@@ -146,7 +149,7 @@ def _on_keys(config: Path, ask: Callable[[Any], Awaitable[T]], otherwise: T) -> 
     async def work(opened: Opened) -> T:
         return await ask(opened.store)
 
-    return with_store(config, work)
+    return with_store(config, work, read_only=read_only)
 
 
 def _state(ring: KeyRing, key_id: int, known: TokenKey | None) -> str:
