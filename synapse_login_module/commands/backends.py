@@ -16,7 +16,7 @@ from twisted.python.reflect import namedAny
 from synapse_login_module.accounts.assembly import Watch
 from synapse_login_module.accounts.linked import LinkedAccounts
 from synapse_login_module.commands.program import PROGRAM, Failure, about, problem_of
-from synapse_login_module.common.console import run_in_reactor
+from synapse_login_module.common.console import escaped, run_in_reactor
 from synapse_login_module.compose import (
     build_plugin,
     build_providers,
@@ -169,8 +169,10 @@ def with_store(
         loaded, problem = load_for_store(path)
         if problem is not None:
             click.echo(
-                f"{PROGRAM}: {path}: warning: the password providers cannot be used:"
-                f" {problem_of(problem)}",
+                escaped(
+                    f"{PROGRAM}: {path}: warning: the password providers cannot be used:"
+                    f" {problem_of(problem)}"
+                ),
                 err=True,
             )
         if issubclass(loaded.store[0], MemoryTokenStore):
