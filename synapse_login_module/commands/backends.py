@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from twisted.application.service import IService
-from twisted.internet.defer import maybeDeferred
 from twisted.python.reflect import namedAny
 
 from synapse_login_module.accounts.assembly import Watch
 from synapse_login_module.accounts.linked import LinkedAccounts
 from synapse_login_module.commands.program import PROGRAM, Failure, about, problem_of
 from synapse_login_module.common.console import escaped, run_in_reactor
+from synapse_login_module.common.running import running
 from synapse_login_module.compose import (
     build_plugin,
     build_providers,
@@ -62,7 +61,7 @@ class Opened:
     store: ITokenStore
     problem: Exception | None
     _environment: Environment
-    _parts: list[Any]
+    _start: Callable[[object], None]
     _providers: list[IPasswordProvider] | None = field(default=None, init=False)
 
     @property
@@ -135,11 +134,6 @@ class Opened:
         reactor = self._environment.reactor
         return chain(plugins, self.providers(), None, reactor, meter(Counter()), watch)
 
-    def _start(self, part: object) -> None:
-        if IService.providedBy(part):
-            self._parts.append(part)
-            IService(part).startService()
-
 
 def load(path: Path) -> LoadedConfig:
     """Read and check a configuration file of the standalone server.
@@ -206,14 +200,8 @@ def _run(
         hashing = hashing_pool(loaded.config, reactor)
         environment = replace(environment_of(loaded, hashing, reactor), read_only=read_only)
         store = config_path("token_store.config", build_plugin, loaded.store, environment)
-        parts = [part for part in (hashing, store) if IService.providedBy(part)]
-        for part in parts:
-            part.startService()
-        try:
-            return await work(Opened(loaded, store, problem, environment, parts))
-        finally:
-            for part in reversed(parts):
-                await maybeDeferred(part.stopService)
+        async with running(hashing, store) as start:
+            return await work(Opened(loaded, store, problem, environment, start))
 
     return run_in_reactor(run)
 
