@@ -42,7 +42,7 @@ from synapse_login_module.metrics.recording import Metrics
 from synapse_login_module.model import AccountStatus
 from synapse_login_module.outbound.circuit import CircuitBreaking
 from synapse_login_module.passwords import HashingPool
-from synapse_login_module.plugin import Environment
+from synapse_login_module.plugin import Environment, require_methods
 from synapse_login_module.providers.wrappers.cache import PasswordCache
 from synapse_login_module.providers.wrappers.chain import ProviderChain
 from synapse_login_module.providers.wrappers.guard import (
@@ -75,6 +75,7 @@ def load_plugin(path: str, plugin: Plugin, folder: Path, interface: Any) -> Load
         raise ConfigError(f"{path}.module", f"not a class that implements {interface.__name__}")
     if not hasattr(found, "parse_config"):
         raise ConfigError(f"{path}.module", "the class has no method parse_config")
+    config_path(f"{path}.module", require_methods, found)
     plugin_class: Any = found
     return found, config_path(f"{path}.config", plugin_class.parse_config, plugin.config, folder)
 

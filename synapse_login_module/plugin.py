@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from zope.interface import Interface
+from zope.interface import Interface, Invalid, implementedBy
+from zope.interface.exceptions import BrokenMethodImplementation
+from zope.interface.interface import Method
+from zope.interface.verify import verifyClass
 
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import IHashing
 from synapse_login_module.metrics.recording import Metrics
 from synapse_login_module.model import Finding, TokenPolicy
 from synapse_login_module.tokens.format import KeyRing
+
+_PROJECT = __name__.partition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,8 @@ class Environment:
         notes which devices have to be deleted there; see
         :class:`~synapse_login_module.interfaces.IDelegatedStore`.
     :param read_only: whether a command only asks. A plugin then writes nothing of its own accord,
-        such as a new hash of a password that was right.
+        such as a new hash of a password that was right. A store makes and migrates no tables: an
+        older schema is a ``ConfigError``.
     :param homeserver: inside Synapse, its :class:`~synapse_login_module.synapse.api.Homeserver`;
         otherwise ``None``.
     :param public_baseurl: the URL at which clients reach this server; ``None`` where it is not
@@ -120,6 +126,32 @@ class IPluginClass(Interface):
         :param config: what ``parse_config`` returned.
         :raise synapse_login_module.errors.ConfigError: with a path relative to the block.
         """
+
+
+def require_methods(plugin_class: type[Any]) -> None:
+    """Check that a class has the methods of each interface of this project that it declares.
+
+    A class that was written for an earlier version would fail later otherwise, in a request.
+
+    :raise ConfigError: with the methods that are missing or take other parameters.
+    """
+    wanted = ", ".join(
+        f"{interface.__name__}.{method.__name__}{method.getSignatureString()}"
+        for interface in implementedBy(plugin_class).flattened()
+        if interface.__module__.partition(".")[0] == _PROJECT
+        for method in _unlike(interface, plugin_class)
+    )
+    if wanted:
+        raise ConfigError("", f"the class lacks these methods, or they differ: {wanted}")
+
+
+def _unlike(interface: Any, plugin_class: type[Any]) -> Iterator[Method]:
+    """Find the methods of an interface that a class lacks or that take other parameters there."""
+    try:
+        verifyClass(interface, plugin_class)
+    except Invalid as error:
+        for each in getattr(error, "exceptions", (error,)):
+            yield each.method if isinstance(each, BrokenMethodImplementation) else each.name
 
 
 class IDiagnosableClass(Interface):

@@ -8,7 +8,7 @@ import stat
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from queue import Queue
@@ -22,7 +22,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface import implementer_only
+from zope.interface import implementer, implementer_only
 from zope.interface.verify import verifyObject
 
 from synapse_login_module import compose
@@ -39,8 +39,15 @@ from synapse_login_module.config.settings import (
     Tokens,
 )
 from synapse_login_module.errors import ConfigError, Overloaded
-from synapse_login_module.interfaces import IAccounts, ITokenStore
-from synapse_login_module.model import AccountStatus, Client, UserId, UserIdentifier
+from synapse_login_module.interfaces import IAccounts, IRateLimits, ITokenStore
+from synapse_login_module.model import (
+    AccountStatus,
+    Bucket,
+    Client,
+    SessionInfo,
+    UserId,
+    UserIdentifier,
+)
 from synapse_login_module.providers import BcryptProvider
 from synapse_login_module.standalone.plan import LoadedConfig, load_config
 from synapse_login_module.standalone.server import (
@@ -68,6 +75,38 @@ MEMORY = {"module": "synapse_login_module.stores.MemoryTokenStore"}
 @implementer_only(ITokenStore)
 class LinklessStore(MemoryTokenStore):
     """A store of a third party from before there were links."""
+
+
+@implementer(IRateLimits)
+class EarlierStore(MemoryTokenStore):  # type: ignore[misc] # it lacks a method
+    """A store of a third party that was written for an earlier version."""
+
+    require_token_key = None  # type: ignore[assignment]
+
+    def sessions(self, user_id: str | None) -> Deferred[list[SessionInfo]]:  # type: ignore[override]
+        """List all sessions."""
+        return super().sessions(user_id)
+
+    def consume(
+        self,
+        wanted: Sequence[Bucket],
+        required: Sequence[Bucket] = (),
+        refunded: Sequence[Bucket] = (),
+    ) -> Deferred[None]:
+        """Consume tokens."""
+        return succeed(None)
+
+    def refund(self, consumed: Sequence[Bucket]) -> Deferred[None]:
+        """Refund tokens."""
+        return succeed(None)
+
+
+class EarlierProvider(BcryptProvider):  # type: ignore[misc] # imported when it is asked for
+    """A provider of a third party that was written for an earlier version."""
+
+    def authenticate(self, identifier: UserIdentifier) -> Deferred[Any]:
+        """Check nothing."""
+        return succeed(None)
 
 
 class FakeReactor(MemoryReactorClock):
@@ -110,6 +149,35 @@ class LoadTests(SynchronousTestCase):
             else:
                 wrong.append(f"{broken.name}: taken for good")
         self.assertEqual(wrong, [], "\n".join(wrong))
+
+    def test_methods(self) -> None:
+        """A class of an earlier version is refused at the start, with the methods it lacks."""
+        this = f"{__name__}."
+        entries = {
+            "password_providers": [{"module": f"{this}EarlierProvider"}],
+            "token_store": {"module": f"{this}EarlierStore"},
+        }
+        differs = "the class lacks these methods, or they differ: "
+        config = {**good_config(), "password_providers": entries["password_providers"]}
+        error = self.assertRaises(ConfigError, self.load, config)
+        self.assertEqual(
+            str(error),
+            f"password_providers.0.module: {differs}"
+            "IPasswordProvider.authenticate(identifier, password)",
+        )
+        error = self.assertRaises(
+            ConfigError, self.load, {**good_config(), "token_store": entries["token_store"]}
+        )
+        self.assertEqual(error.path, "token_store.module")
+        methods = error.problem.removeprefix(differs)
+        self.assertEqual(
+            set(re.split(r", (?=I)", methods)),
+            {
+                "IRateLimits.waits(buckets)",
+                "ITokenKeys.require_token_key()",
+                "ITokenStore.sessions(user_id, after=None, most=1000)",
+            },
+        )
 
     def test_messages(self) -> None:
         """Every mistake is reported, in words that say what to write."""

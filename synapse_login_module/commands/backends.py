@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from twisted.application.service import IService
-from twisted.internet.defer import maybeDeferred
 from twisted.python.reflect import namedAny
 
 from synapse_login_module.accounts.assembly import Watch
 from synapse_login_module.accounts.linked import LinkedAccounts
 from synapse_login_module.commands.program import PROGRAM, Failure, about, problem_of
-from synapse_login_module.common.console import run_in_reactor
+from synapse_login_module.common.console import escaped, run_in_reactor
+from synapse_login_module.common.running import running
 from synapse_login_module.compose import (
     build_plugin,
     build_providers,
@@ -62,7 +61,7 @@ class Opened:
     store: ITokenStore
     problem: Exception | None
     _environment: Environment
-    _parts: list[Any]
+    _start: Callable[[object], None]
     _providers: list[IPasswordProvider] | None = field(default=None, init=False)
 
     @property
@@ -135,11 +134,6 @@ class Opened:
         reactor = self._environment.reactor
         return chain(plugins, self.providers(), None, reactor, meter(Counter()), watch)
 
-    def _start(self, part: object) -> None:
-        if IService.providedBy(part):
-            self._parts.append(part)
-            IService(part).startService()
-
 
 def load(path: Path) -> LoadedConfig:
     """Read and check a configuration file of the standalone server.
@@ -152,21 +146,27 @@ def load(path: Path) -> LoadedConfig:
         return load_config(path, reactor)
 
 
-def with_store(path: Path, work: Callable[[Opened], Coroutine[Any, Any, T]]) -> T:
+def with_store(
+    path: Path, work: Callable[[Opened], Coroutine[Any, Any, T]], *, read_only: bool
+) -> T:
     """Open a configuration's store, run work on it in a reactor, and close the store.
 
     A store or key file that does not exist is an error, and is not made: its path may be mistyped.
     A mistake in the providers is only a warning, because it may be the reason to end sessions.
 
     :param work: called with the open store; returns a coroutine.
+    :param read_only: whether the work only asks. A store of an earlier version of this program is
+        then an error; otherwise it is migrated, as a server does.
     :return: the result of the coroutine.
     """
     with about(path):
         loaded, problem = load_for_store(path)
         if problem is not None:
             click.echo(
-                f"{PROGRAM}: {path}: warning: the password providers cannot be used:"
-                f" {problem_of(problem)}",
+                escaped(
+                    f"{PROGRAM}: {path}: warning: the password providers cannot be used:"
+                    f" {problem_of(problem)}"
+                ),
                 err=True,
             )
         if issubclass(loaded.store[0], MemoryTokenStore):
@@ -174,38 +174,34 @@ def with_store(path: Path, work: Callable[[Opened], Coroutine[Any, Any, T]]) -> 
                 "token_store",
                 "the sessions are in the server's memory, which commands cannot read",
             )
-        return _run(loaded, problem, work)
+        return _run(loaded, problem, work, read_only)
 
 
 def with_server(path: Path, work: Callable[[Opened], Coroutine[Any, Any, T]]) -> T:
-    """Open a configuration's store as the server does, and run work on it; see :func:`with_store`.
+    """Open a configuration's store as the server does, and run work on it that only asks; see
+    :func:`with_store`.
 
     Every mistake in the configuration is an error. Of a store in memory, the work gets an empty
     one.
     """
     with about(path):
-        return _run(check_config(read_bytes(path), path), None, work)
+        return _run(check_config(read_bytes(path), path), None, work, True)
 
 
 def _run(
     loaded: LoadedConfig,
     problem: Exception | None,
     work: Callable[[Opened], Coroutine[Any, Any, T]],
+    read_only: bool,
 ) -> T:
     _require_files(loaded)
 
     async def run(reactor: Any) -> T:
         hashing = hashing_pool(loaded.config, reactor)
-        environment = replace(environment_of(loaded, hashing, reactor), read_only=True)
+        environment = replace(environment_of(loaded, hashing, reactor), read_only=read_only)
         store = config_path("token_store.config", build_plugin, loaded.store, environment)
-        parts = [part for part in (hashing, store) if IService.providedBy(part)]
-        for part in parts:
-            part.startService()
-        try:
-            return await work(Opened(loaded, store, problem, environment, parts))
-        finally:
-            for part in reversed(parts):
-                await maybeDeferred(part.stopService)
+        async with running(hashing, store) as start:
+            return await work(Opened(loaded, store, problem, environment, start))
 
     return run_in_reactor(run)
 

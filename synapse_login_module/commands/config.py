@@ -8,6 +8,7 @@ import click
 
 from synapse_login_module.commands.options import FILE
 from synapse_login_module.commands.program import PROGRAM, Command, Failure, argument
+from synapse_login_module.common.console import escaped
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.standalone.check import check_file
 
@@ -38,6 +39,6 @@ def command(file: Path) -> None:
         count = [f"{file}: {len(mistakes)} mistakes"] if len(mistakes) > 1 else []
         raise Failure(*mistakes, *count) from None
     for warning in checked.warnings:
-        click.echo(f"{PROGRAM}: {file}: warning: {warning}", err=True)
+        click.echo(escaped(f"{PROGRAM}: {file}: warning: {warning}"), err=True)
     untried = f"; not tried: {', '.join(checked.not_tried)}" if checked.not_tried else ""
     click.echo(f"{file}: good{untried}")

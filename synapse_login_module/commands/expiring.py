@@ -37,7 +37,7 @@ def expire(config: Path, yes: bool) -> None:
         with progress("ending sessions", living) as update:
             return await end_in_batches(store.expire, update, reactor)
 
-    click.echo(f"{with_store(config, work)} sessions have ended")
+    click.echo(f"{with_store(config, work, read_only=False)} sessions have ended")
 
 
 def housekept(opened: Opened) -> IHousekeeping:

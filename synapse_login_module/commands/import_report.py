@@ -7,7 +7,7 @@ from collections import Counter
 import click
 
 from synapse_login_module.commands.report import for_people, print_table, row
-from synapse_login_module.common.console import printable
+from synapse_login_module.common.console import escaped, printable
 
 _LISTED = 10
 
@@ -76,4 +76,4 @@ class Tally:
                 self._say(row(*columns))
 
     def _say(self, line: str) -> None:
-        click.echo(f"{self._mark}{line}")
+        click.echo(escaped(f"{self._mark}{line}"))

@@ -29,6 +29,7 @@ from synapse_login_module.commands.import_sessions import Source
 from synapse_login_module.commands.options import FILE, config_option, homeserver_option
 from synapse_login_module.commands.program import Command, about
 from synapse_login_module.commands.progress import progress
+from synapse_login_module.common.console import escaped
 from synapse_login_module.compose import provider_names
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import HomeserverUser
@@ -155,7 +156,8 @@ class _Import:
             self._tally.show()
             if self._admins:
                 click.echo("server administrators, to be listed in the homeserver block as:")
-                click.echo(f"  admins: {json.dumps(self._admins, ensure_ascii=False)}")
+                admins = json.dumps(self._admins, ensure_ascii=False)
+                click.echo(escaped(f"  admins: {admins}"))
             if accounts is not None and self._without_provider is not None:
                 self._tell_provider(self._without_provider, accounts)
         self._tell_order()
@@ -266,7 +268,7 @@ class _Import:
                 "restart the server now, unless it was restarted since its providers were changed:"
                 " to one that lacks them, the accounts are gone"
             )
-        with_store(self._config, work)
+        with_store(self._config, work, read_only=not self._write)
 
     @staticmethod
     async def _link(linking: Linking, pages: Iterable[Sequence[HomeserverUser]]) -> None:

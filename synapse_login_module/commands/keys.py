@@ -45,7 +45,7 @@ def show(config: Path) -> None:
     with about(config):
         path = existing_key_file(load(config))
         ring = keyfile.load(path)
-    found: list[TokenKey] = _on_keys(config, lambda keys: keys.token_keys(), [])
+    found: list[TokenKey] = _on_keys(config, lambda keys: keys.token_keys(), [], read_only=True)
     shared = {key.key_id: key for key in found}
     for key_id in sorted({*ring.fingerprints, *shared}):
         known = shared.get(key_id)
@@ -78,7 +78,7 @@ def rotate(config: Path, now: bool) -> None:
     with about(config):
         path = existing_key_file(load(config))
         keyfile.load(path)
-    known: list[TokenKey] = _on_keys(config, lambda keys: keys.token_keys(), [])
+    known: list[TokenKey] = _on_keys(config, lambda keys: keys.token_keys(), [], read_only=True)
     with about(config):
         key_id = keyfile.rotate(path, os.urandom, [key.key_id for key in known], now)
     if now:
@@ -131,7 +131,7 @@ def retire(config: Path, key: int, yes: bool) -> None:
         before = [each.key_id for each in await keys.token_keys() if each.retired]
         return await keys.retire_token_key(key), key in before
 
-    retired, already = _on_keys(config, work, (False, False))
+    retired, already = _on_keys(config, work, (False, False), read_only=False)
     with about(config):
         removed = keyfile.remove(path, key)
         if not (retired or removed):
@@ -143,10 +143,13 @@ def retire(config: Path, key: int, yes: bool) -> None:
     click.echo(f"key {key} {done}")
 
 
-def _on_keys(config: Path, ask: Callable[[Any], Awaitable[T]], otherwise: T) -> T:
+def _on_keys(
+    config: Path, ask: Callable[[Any], Awaitable[T]], otherwise: T, *, read_only: bool
+) -> T:
     """Call the store's ``ITokenKeys``, and return the result.
 
     :param otherwise: returned for a store that provides no ``ITokenKeys`` or is in memory.
+    :param read_only: whether it only asks; see :func:`.with_store`.
     """
     store = load(config).store[0]
     if getattr(store, "one_process", False) or not ITokenKeys.implementedBy(store):
@@ -155,7 +158,7 @@ def _on_keys(config: Path, ask: Callable[[Any], Awaitable[T]], otherwise: T) -> 
     async def work(opened: Opened) -> T:
         return await ask(opened.store)
 
-    return with_store(config, work)
+    return with_store(config, work, read_only=read_only)
 
 
 def _state(ring: KeyRing, key_id: int, known: TokenKey | None) -> str:

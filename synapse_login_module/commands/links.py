@@ -73,7 +73,7 @@ def list_links(where: Where, user: str | None, would_refuse: bool, as_json: bool
             return [each for each in refused if whose is None or each.user_id in whose]
         return await (place.links.links() if user is None else place.links_of(user))
 
-    found = _run(where, work)
+    found = _run(where, work, read_only=True)
     if as_json:
         print_json([each._asdict() for each in found])
     elif for_people():
@@ -176,10 +176,13 @@ def _run(
     work: Callable[[LinkPlace], Coroutine[Any, Any, T]],
     say: Say = click.echo,
     keep_passwords: bool = False,
+    *,
+    read_only: bool = False,
 ) -> T:
     """Run work on the links in the store or in Synapse's database, and return its result.
 
     :param say: called with lines about removed passwords.
+    :param read_only: whether the work only asks; see :func:`.with_store`.
     """
     if where.config is None:
         with about(*where.homeserver):
@@ -200,7 +203,7 @@ def _run(
         )
         return await work(place)
 
-    return with_store(where.config, on_store)
+    return with_store(where.config, on_store, read_only=read_only)
 
 
 async def _refused(place: LinkPlace) -> list[RefusedLink]:

@@ -96,7 +96,11 @@ def list_sessions(
     printer = _Printer(as_json, limit, bool(homeserver_config))
     with _devices(homeserver_config) as devices:
         if config is not None:
-            with_store(config, lambda opened: _list_store(opened, user, printer, devices))
+            with_store(
+                config,
+                lambda opened: _list_store(opened, user, printer, devices),
+                read_only=True,
+            )
         elif devices is not None:
             with about(*homeserver_config):
                 _list_devices(devices, user, printer)

@@ -10,6 +10,7 @@ from typing import IO, Any, TypeVar
 
 import click
 
+from synapse_login_module.common.console import escaped
 from synapse_login_module.errors import ConfigError, LoginServiceError
 
 PROGRAM = "synapse-login-module"
@@ -30,9 +31,12 @@ class Failure(click.ClickException):
         self.problems = problems
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print each reason on a line that begins with the program's name."""
+        """Print each reason on a line that begins with the program's name.
+
+        A reason may hold what a server has answered, which must not reach the terminal as it is.
+        """
         for problem in self.problems:
-            click.echo(f"{PROGRAM}: {problem}", file=file or sys.stderr)
+            click.echo(escaped(f"{PROGRAM}: {problem}"), file=file or sys.stderr)
 
 
 @contextmanager

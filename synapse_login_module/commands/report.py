@@ -12,7 +12,7 @@ from unicodedata import combining, east_asian_width
 
 import click
 
-from synapse_login_module.common.console import printable
+from synapse_login_module.common.console import escaped, printable
 
 Say = Callable[[str], None]
 """Prints one line, or collects it to be printed."""
@@ -92,7 +92,7 @@ def report() -> Iterator[Say]:
         yield lines.append
     finally:
         for line in lines:
-            click.echo(line)
+            click.echo(escaped(line))
 
 
 def _width(text: str) -> int:

@@ -94,7 +94,7 @@ def revoke(
         # Users without a session may still have a login token.
         return await _revoke_users(opened, user, await find_users(opened, user))
 
-    click.echo(f"{with_store(config, work)} sessions revoked")
+    click.echo(f"{with_store(config, work, read_only=False)} sessions revoked")
 
 
 sessions.add_command(listing.list_sessions)

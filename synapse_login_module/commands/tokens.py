@@ -35,4 +35,4 @@ def create(config: Path, user: str) -> None:
         )
         return (await make_login_token(opened.accounts(), opened.store, user_id)).token
 
-    click.echo(with_store(config, work))
+    click.echo(with_store(config, work, read_only=False))

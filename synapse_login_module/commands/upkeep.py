@@ -42,7 +42,7 @@ def prune(config: Path) -> None:
         with progress("removing sessions", old) as update:
             return await prune_all(store, lambda batch: update(batch.sessions))
 
-    pruned = with_store(config, work)
+    pruned = with_store(config, work, read_only=False)
     click.echo(f"{pruned.sessions} sessions and {pruned.login_tokens} login tokens removed")
 
 
@@ -67,7 +67,7 @@ def end_gone(where: Where, yes: bool) -> None:
             with about(*where.homeserver):
                 on_synapse(where.homeserver).end_gone(where.homeserver, yes, say)
             return
-        with_store(where.config, lambda opened: _end_gone(opened, yes, say))
+        with_store(where.config, lambda opened: _end_gone(opened, yes, say), read_only=not yes)
 
 
 async def _end_gone(opened: Opened, yes: bool, say: Say) -> None:

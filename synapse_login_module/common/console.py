@@ -17,6 +17,16 @@ def printable(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
+def escaped(line: str) -> str:
+    """Return the line with each character escaped that a terminal cannot print or would obey.
+
+    Unlike :func:`printable`, it leaves the other characters as they are, and tabs too.
+    """
+    return "".join(
+        each if each == "\t" or each.isprintable() else ascii(each)[1:-1] for each in line
+    )
+
+
 def moment(milliseconds: int | None) -> str:
     """Format a time as ISO 8601 in UTC, to the second; ``None`` as ``-``.
 

@@ -182,6 +182,7 @@ class IHousekeeping(Interface):
         :param after: the ``after`` of the previous batch; ``None`` for the first.
         :param scan: the most session rows to look at.
         :param most: the most rows to delete, of sessions and of login tokens each.
+        :return: fires with what was deleted, and where the next batch begins.
         """
 
     def expire(after: int | None, most: int) -> Deferred[EndedBatch]:
@@ -192,6 +193,7 @@ class IHousekeeping(Interface):
 
         :param after: the ``after`` of the previous batch; ``None`` for the first.
         :param most: the most session rows to look at.
+        :return: fires with how many sessions ended, and where the next batch begins.
         """
 
     def revoke_everybody(after: int | None, most: int) -> Deferred[EndedBatch]:
@@ -202,10 +204,14 @@ class IHousekeeping(Interface):
 
         :param after: the ``after`` of the previous batch; ``None`` for the first.
         :param most: the most session rows to look at.
+        :return: fires with how many sessions ended, and where the next batch begins.
         """
 
     def count_sessions() -> Deferred[SessionCounts]:
-        """Count the sessions, in short queries."""
+        """Count the sessions, in short queries.
+
+        :return: fires with how many are not over, and how many pruning would remove now.
+        """
 
     def users_alike(user_id: str) -> Deferred[list[str]]:
         """List the users whose user IDs differ from this one in the case of ASCII letters at most.

@@ -45,6 +45,8 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 _REMEMBERED = 10_000
+_PAGE = 100
+"""The fewest rows of a read, so that few sessions among many that are over cost few reads."""
 
 
 @implementer(ITokenStore)
@@ -277,13 +279,14 @@ class DerivedTokenStore(KnowsTokenKeys, KeepsLinks, KeepsLoginTokens):
     async def _page(self, user_id: str | None, after: int, most: int) -> list[SessionInfo]:
         """Read rows until enough of them are of sessions that are not over.
 
-        Each read is as short as a page, however many sessions are over.
+        Each read is as short as a page, or as ``_PAGE``, however many sessions are over.
         """
+        size = max(most, _PAGE)
         found: list[SessionInfo] = []
         while True:
-            page = await self._database.read(methodcaller("page", user_id, after, most))
+            page = await self._database.read(methodcaller("page", user_id, after, size))
             found += [_info(each) for each in self._not_over(page, self._now())]
-            if len(page) < most or len(found) >= most:
+            if len(page) < size or len(found) >= most:
                 return found[:most]
             after = page[-1].session_id
 

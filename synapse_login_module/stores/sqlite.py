@@ -23,11 +23,10 @@ from synapse_login_module.stores.imported import ImportingTokenStore
 from synapse_login_module.stores.rows import Rows
 from synapse_login_module.stores.sqlite_connection import connect
 from synapse_login_module.stores.sqlite_diagnosis import examine
-from synapse_login_module.stores.sqlite_file import check, prepare
+from synapse_login_module.stores.sqlite_file import check, prepare, version_at
 from synapse_login_module.stores.sqlite_housekeeping import SQLiteHousekeeping, SQLiteReader
 from synapse_login_module.stores.sqlite_imported import SQLiteImportedTokens
 from synapse_login_module.stores.sqlite_rows import SQLiteRows
-from synapse_login_module.stores.sqlite_schema import version_of
 from synapse_login_module.stores.sqlite_warm import ReadsWarmSessions
 from synapse_login_module.stores.table_notes import TableNotes
 
@@ -101,12 +100,8 @@ class SQLiteTokenStore(ReadsWarmSessions, ImportingTokenStore, Service):
             raise ConfigError(
                 "path", f"there is no {config}: the server makes it at its first start"
             )
-        connection = sqlite3.connect(f"{config.absolute().as_uri()}?mode=ro", uri=True)
-        try:
-            if not version_of(connection):
-                raise ConfigError("path", f"{config} is no database of sessions")
-        finally:
-            connection.close()
+        if not version_at(config):
+            raise ConfigError("path", f"{config} is no database of sessions")
 
     @staticmethod
     def diagnose(config: Path, environment: Environment) -> Deferred[list[Finding]]:
@@ -114,7 +109,7 @@ class SQLiteTokenStore(ReadsWarmSessions, ImportingTokenStore, Service):
         return in_daemon_thread(environment.reactor, lambda: examine(config, environment))
 
     def __init__(self, config: Path, environment: Environment) -> None:
-        prepare(config)
+        prepare(config, environment.read_only)
         self._path = config
         self._sqlite = SQLiteDatabase(config, environment.reactor, environment.metrics)
         self._reader = self._sqlite.reader

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from synapse_login_module.config.files import is_there
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError
+from synapse_login_module.stores.schema_version import require_newest
 from synapse_login_module.stores.sqlite_connection import connect
-from synapse_login_module.stores.sqlite_schema import migrate, version_of
+from synapse_login_module.stores.sqlite_schema import MIGRATIONS, migrate, version_of
 
 _NEEDED = 64 * 1024
 """Bytes that SQLite needs to open a file in WAL mode: it makes two files beside it."""
@@ -31,11 +33,7 @@ def check(path: Path) -> None:
     if not os.access(path, os.R_OK | os.W_OK):
         raise ConfigError("path", f"cannot read and write {path}")
     try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-        try:
-            version_of(connection)
-        finally:
-            connection.close()
+        version_at(path)
     except sqlite3.Error as error:
         raise ConfigError("path", f"cannot use {path}: {_reason(path, error)}") from None
 
@@ -49,14 +47,28 @@ def _reason(path: Path, error: sqlite3.Error) -> object:
     return "its disk is full" if free < _NEEDED else error
 
 
-def prepare(path: Path) -> None:
+def version_at(path: Path) -> int:
+    """Read the version of the schema of a file, which is not made; 0 is an empty file.
+
+    :raise sqlite3.Error: when the file cannot be read.
+    :raise ConfigError: when a newer version of this program has migrated the file further.
+    """
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        return version_of(connection)
+
+
+def prepare(path: Path, read_only: bool = False) -> None:
     """Create the file, with access for its owner only, and migrate the schema.
 
     The connection is closed again, because the process may fork into the background next.
 
-    :raise ConfigError: when the file cannot be used.
+    :param read_only: whether to change nothing, and only check the version of the schema.
+    :raise ConfigError: when the file cannot be used, or would have to be migrated.
     """
     try:
+        if read_only:
+            require_newest("path", version_at(path), len(MIGRATIONS))
+            return
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         connection = connect(path)
         try:

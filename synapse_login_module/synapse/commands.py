@@ -14,8 +14,7 @@ from synapse.config._base import ConfigError as SynapseConfigError
 from synapse.config._base import find_config_files, read_config_files
 from synapse.config.appservice import load_appservices
 from synapse.config.database import DatabaseConfig
-from twisted.application.service import IService
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 
 from synapse_login_module import compose
 from synapse_login_module.accounts.link_place import Count, LinkPlace, RefusedLink
@@ -23,6 +22,7 @@ from synapse_login_module.accounts.names import address_in, linked_by_name, mean
 from synapse_login_module.accounts.rules import ExistingAccount, LinkRules
 from synapse_login_module.common.concurrency import at_once
 from synapse_login_module.common.console import moment, printable, run_in_reactor
+from synapse_login_module.common.running import running
 from synapse_login_module.config.delegated import is_delegated
 from synapse_login_module.config.homeserver_yaml import MODULE, own_entries
 from synapse_login_module.config.settings import ModuleConfig, parse_module
@@ -164,13 +164,8 @@ async def would_refuse(installation: Installation, reactor: Any, count: Count) -
         for account in accounts
     ]
     providers, parts = _providers(installation, reactor)
-    for part in parts:
-        part.startService()
-    try:
+    async with running(*parts):
         return await _ask(installation, rules, candidates, providers, count(len(candidates)))
-    finally:
-        for part in reversed(parts):
-            await maybeDeferred(part.stopService)
 
 
 async def _ask(
@@ -202,8 +197,8 @@ async def _ask(
 def _providers(
     installation: Installation, reactor: Any
 ) -> tuple[list[IPasswordProvider], list[Any]]:
-    """Return the providers of the configuration without Synapse's own passwords, and the services
-    to start for them.
+    """Return the providers of the configuration without Synapse's own passwords, and the parts to
+    start for them.
     """
     hashing = compose.hashing_pool(installation.config, reactor)
     environment = read_only_environment(installation.server_name, hashing, reactor)
@@ -219,8 +214,7 @@ def _providers(
             provider = compose.build_plugin(loaded, environment)
         except ConfigError as error:
             raise error.within(f"password_providers.{index}.config") from None
-        if IService.providedBy(provider):
-            parts.append(provider)
+        parts.append(provider)
         built.append(compose.wrap(plugin, provider, reactor, meter))
     return built, parts
 

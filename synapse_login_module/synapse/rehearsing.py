@@ -13,12 +13,12 @@ from typing import Any, TypeVar, cast
 
 from synapse.api.errors import Codes, SynapseError
 from synapse.handlers.register import RegistrationHandler
-from twisted.application.service import IService
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, succeed
 
 from synapse_login_module import compose
 from synapse_login_module.accounts.rules import LinkRules
 from synapse_login_module.common.console import run_in_reactor
+from synapse_login_module.common.running import running
 from synapse_login_module.config.homeserver_yaml import is_ours
 from synapse_login_module.errors import AccountRefused
 from synapse_login_module.interfaces import IPasswordProvider
@@ -66,12 +66,8 @@ def rehearse(
 
     async def run(reactor: Any) -> tuple[Sequence[Step], Verdict]:
         hashing = compose.hashing_pool(installation.config, reactor)
-        parts: list[Any] = [hashing]
-        try:
-            return await _walk(installation, hashing, parts, reactor, body, address)
-        finally:
-            for part in reversed(parts):
-                await maybeDeferred(part.stopService)
+        async with running(hashing) as start:
+            return await _walk(installation, hashing, start, reactor, body, address)
 
     return run_in_reactor(run)
 
@@ -79,7 +75,7 @@ def rehearse(
 async def _walk(
     installation: Installation,
     hashing: Any,
-    parts: list[Any],
+    start: Callable[[object], None],
     reactor: Any,
     body: Mapping[str, Any],
     address: str,
@@ -91,9 +87,8 @@ async def _walk(
     )
     config = installation.config
     providers = compose.build_providers(installation.plugins, environment)
-    parts += [each for each in providers if IService.providedBy(each)]
-    for part in parts:
-        part.startService()
+    for each in providers:
+        start(each)
     accounts = HomeserverAccounts(
         compose.chain(
             config.password_providers,

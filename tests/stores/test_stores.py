@@ -135,6 +135,26 @@ class DerivedTokenStoreTests(SynchronousTestCase):
         used = self.successResultOf(store.session_for_access_token(access_token, True))
         return used.access_expires_at
 
+    def test_short_page(self) -> None:
+        """A short page does not take a query for each session that is over."""
+        store = self.store_with({1: FIRST_KEY}, TokenPolicy(nonrefreshable_access_token=1000))
+        for _ in range(250):
+            self.issue(store, refreshable=False, with_refresh_token=False)
+        self.clock.advance(2)
+        living = [self.issue(store).device_id for _ in range(3)]
+        reads: list[object] = []
+        read = self.database.read
+
+        def counted(work: Callable[[Rows], Any]) -> Deferred[Any]:
+            reads.append(work)
+            return read(work)
+
+        self.patch(self.database, "read", counted)
+        (first,) = self.successResultOf(store.sessions(ALICE, most=1))
+        self.assertEqual(len(reads), 3)
+        rest = self.successResultOf(store.sessions(ALICE, first, most=2))
+        self.assertEqual(sorted(each.device_id for each in (first, *rest)), sorted(living))
+
     def test_when_an_access_token_expires(self) -> None:
         """The session of an access token says when that token expires, of either living pair."""
         store = self.store_with({1: FIRST_KEY}, TokenPolicy(refreshable_access_token=5000))

@@ -29,8 +29,14 @@ from synapse_login_module.stores.postgresql.diagnosis import examine
 from synapse_login_module.stores.postgresql.housekeeping import PostgreSQLHousekeeping
 from synapse_login_module.stores.postgresql.imported import PostgreSQLImportedTokens
 from synapse_login_module.stores.postgresql.limits import PostgreSQLRateLimits
-from synapse_login_module.stores.postgresql.schema import migrate, require_rights, version_of
+from synapse_login_module.stores.postgresql.schema import (
+    MIGRATIONS,
+    migrate,
+    require_rights,
+    version_of,
+)
 from synapse_login_module.stores.postgresql.work import PoolLimits
+from synapse_login_module.stores.schema_version import require_newest
 from synapse_login_module.stores.table_notes import TableNotes
 
 _FILES = ("passfile", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslrootcert")
@@ -140,7 +146,7 @@ class PostgreSQLTokenStore(ImportingTokenStore, Service):
                 "token_store: anyone in between can pose as {host}: set sslmode=verify-full in dsn",
                 host=config.unverified_host,
             )
-        _prepare(config.connect)
+        _prepare(config.connect, environment.read_only)
         self._postgresql = PostgreSQLDatabase(
             config.connect, environment.reactor, config.pool_limits, environment.metrics
         )
@@ -223,19 +229,23 @@ def _read_password(path: Path) -> str:
     return password
 
 
-def _prepare(connect: Callable[[], Any]) -> None:
+def _prepare(connect: Callable[[], Any], read_only: bool) -> None:
     """Migrate the schema, and check that this role may use the tables.
 
     The connection is closed again, because the process may fork into the background next.
 
-    :raise ConfigError: when the database cannot be used.
+    :param read_only: whether to leave the schema as it is, and only check its version.
+    :raise ConfigError: when the database cannot be used, or would have to be migrated.
     """
     from psycopg import Error
 
     try:
         connection = connect()
         try:
-            migrate(connection)
+            if read_only:
+                require_newest("dsn", version_of(connection), len(MIGRATIONS))
+            else:
+                migrate(connection)
             require_rights(connection)
         finally:
             connection.close()
