@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from docutils.nodes import Element, TextElement
+from pygments.lexer import RegexLexer
+from pygments.token import Name, Text
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
@@ -80,7 +82,15 @@ def _find_interface(
     return make_refnode(app.builder, node["refdoc"], found.docname, found.node_id, contents)
 
 
+class _Words(RegexLexer):
+    """Marks words with hyphens, such as options, so that ``site.css`` keeps them in one piece."""
+
+    name = "text"
+    tokens = {"root": [(r"\S*-\S*", Name), (r"\s+|\S+", Text)]}  # noqa: RUF012
+
+
 def setup(app: Sphinx) -> None:
     """Register what is too small for an extension."""
+    app.add_lexer("text", _Words)
     app.connect("autodoc-process-signature", _name_interfaces)
     app.connect("missing-reference", _find_interface)
