@@ -59,6 +59,7 @@ CHECK = [
     "towncrier>=24.8",
     "twine>=6.1",
     "types-PyYAML",
+    "types-Pygments",
     "types-docutils",
     "types-jsonschema",
 ]

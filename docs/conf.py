@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from docutils.nodes import Element, TextElement
+from docutils.nodes import Element, TextElement, document, literal
+from pygments.lexer import RegexLexer
+from pygments.token import Name, Text
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
@@ -80,7 +82,23 @@ def _find_interface(
     return make_refnode(app.builder, node["refdoc"], found.docname, found.node_id, contents)
 
 
+def _mark_short(_app: Sphinx, page: document, _name: str) -> None:
+    """Mark code in the text whose words fit a line of a phone, for ``site.css``."""
+    for code in page.findall(literal):
+        if all(len(word) <= 24 for word in code.astext().split()):
+            code["classes"].append("short")
+
+
+class _Words(RegexLexer):
+    """Marks words with hyphens, such as options, so that ``site.css`` keeps them in one piece."""
+
+    name = "text"
+    tokens = {"root": [(r"\S*-\S*", Name), (r"\s+|\S+", Text)]}  # noqa: RUF012
+
+
 def setup(app: Sphinx) -> None:
     """Register what is too small for an extension."""
+    app.add_lexer("text", _Words)
+    app.connect("doctree-resolved", _mark_short)
     app.connect("autodoc-process-signature", _name_interfaces)
     app.connect("missing-reference", _find_interface)
