@@ -88,8 +88,11 @@ def install(script: Path, environment: str, *options: str) -> Installation:
     start.mkdir()
     imported = plant(start)
     before, source = files(root), files(checkout)
-    command = [script, "--root", "../root", "--source", "../checkout", *options]
-    said = run(command, folder=start, umask=0o077)
+    said = run(
+        [script, "--root", "../root", "--source", "../checkout", *options],
+        folder=start,
+        umask=0o077,
+    )
     names = imported.read_text() if imported.exists() else ""
     left = {name for name, found in files(checkout).items() if source.get(name) != found}
     run(["cp", "--archive", root, folder / "saved"])
@@ -307,10 +310,12 @@ class ModuleTests(InstallTestCase):
     def test_commands(self) -> None:
         """The commands run with Synapse's Python, and take paths of the folder they start in."""
         folder = temporary_folder(self)
-        config = {"server_name": "example.com", "listen": ["tcp:8008"]}
-        config["password_providers"] = [
-            {"module": "synapse_login_module.providers.BcryptProvider", "config": {"users": {}}}
-        ]
+        module = "synapse_login_module.providers.BcryptProvider"
+        config = {
+            "server_name": "example.com",
+            "listen": ["tcp:8008"],
+            "password_providers": [{"module": module, "config": {"users": {}}}],
+        }
         (folder / "login.yaml").write_text(yaml.safe_dump(config))
         said = run([self.command, "check-config", "login.yaml"], folder=folder)
         self.assertIn("login.yaml", said)
