@@ -173,5 +173,6 @@ class RefusalTests(SynchronousTestCase):
 
     def test_overlay(self) -> None:
         """Where an overlay cannot be mounted, the test is skipped, and says why."""
+        image.require_namespaces()
         said = "mount: /mnt/probe/root: unknown filesystem type overlay."
         self.assertIn(said, self.refuse("mount", said))
