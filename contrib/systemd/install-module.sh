@@ -20,12 +20,10 @@ are. An upgrade is the same command again.
 END
 }
 
-fail() {
-    echo "install-module.sh: $1" >&2
-    exit 1
-}
-
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=contrib/systemd/common.sh
+. "$here/common.sh"
+
 root='' extras='' python='' source=$(dirname "$(dirname "$here")") action=install
 while [ $# -gt 0 ]; do
     case $1 in
@@ -33,9 +31,9 @@ while [ $# -gt 0 ]; do
             [ $# -gt 1 ] || fail "$1 needs a value"
             case $1 in
                 --extras) extras=$2 ;;
-                --python) python=$2 ;;
-                --source) source=$2 ;;
-                --root) root=${2%/} ;;
+                --python) python=$(find_program "$2") ;;
+                --source) source=$(realpath -m "$2") ;;
+                --root) root=$(realpath -m "$2") root=${root%/} ;;
             esac
             shift
             ;;
@@ -52,6 +50,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ "$(id -u)" = 0 ] || fail "run it as root"
+cd /
 
 place=$root/opt/synapse-login-module
 units=$root/etc/systemd/system
@@ -74,15 +73,15 @@ find_python() {
 # Writes a line NAME==VERSION for each library that Synapse's Python lacks. One that it has in a
 # version too old is a failure: the module must not bring another one for all of Synapse.
 list_missing() {
-    "$python" -m pip list --format=freeze --disable-pip-version-check |
+    "$python" -I -m pip list --format=freeze --disable-pip-version-check |
         grep -v "^synapse-login-module==" >"$scratch/installed"
-    "$python" -m pip install --root-user-action=ignore --dry-run \
+    "$python" -I -m pip install --root-user-action=ignore --dry-run \
         --constraint "$scratch/installed" --report "$scratch/report" \
         "$source${extras:+[$extras]}" >"$scratch/log" 2>&1 || {
         cat "$scratch/log" >&2
         fail "a library of this Synapse does not go with the module: see above"
     }
-    "$python" - "$scratch/report" <<'END'
+    "$python" -I - "$scratch/report" <<'END'
 import json
 import sys
 
@@ -96,20 +95,30 @@ END
 
 install_module() {
     find_python
-    "$python" -c 'import synapse' 2>/dev/null || fail "$python: there is no Synapse"
-    "$python" -m pip --version >/dev/null 2>&1 ||
+    "$python" -I -c 'import synapse' 2>/dev/null || fail "$python: there is no Synapse"
+    "$python" -I -m pip --version >/dev/null 2>&1 ||
         fail "$python: there is no pip (Debian's package of it is python3-pip)"
     scratch=$(mktemp -d)
+    if [ -d "$source" ]; then
+        copy_checkout "$source" "$scratch/checkout"
+        source=$scratch/checkout
+    fi
     list_missing >"$scratch/missing"
     rm -rf "$place.new"
-    "$python" -m pip install --quiet --root-user-action=ignore --no-deps --target "$place.new" \
+    "$python" -I -m pip install --quiet --root-user-action=ignore --no-deps --target "$place.new" \
         --requirement "$scratch/missing" "$source"
     # What Synapse will do, before anything is changed.
-    (cd / && PYTHONPATH=$place.new "$python" -c \
-        'from synapse_login_module import SynapseLoginModule as m; m.parse_config')
+    PYTHONPATH=$place.new "$python" -c \
+        'from synapse_login_module import SynapseLoginModule as m; m.parse_config'
+    # Not with PYTHONPATH and -m: Python would import from the folder that it is started in.
     cat >"$place.new/bin/synapse-login-module" <<END
-#!/bin/sh
-PYTHONPATH=$place exec $python -m synapse_login_module.cli "\$@"
+#!$python -I
+import sys
+
+sys.path.insert(0, "$place")
+from synapse_login_module.cli import main
+
+main()
 END
     rm -rf "$place"
     mv "$place.new" "$place"

@@ -20,12 +20,10 @@ the sessions in /var/lib/synapse-login, and drop-ins of "systemctl edit".
 END
 }
 
-fail() {
-    echo "install.sh: $1" >&2
-    exit 1
-}
-
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=contrib/systemd/common.sh
+. "$here/common.sh"
+
 root='' extras=ldap,phone,postgres python=python3 port='' source=$(dirname "$(dirname "$here")")
 action=install
 while [ $# -gt 0 ]; do
@@ -34,10 +32,10 @@ while [ $# -gt 0 ]; do
             [ $# -gt 1 ] || fail "$1 needs a value"
             case $1 in
                 --extras) extras=$2 ;;
-                --python) python=$2 ;;
+                --python) python=$(find_program "$2") ;;
                 --port) port=$2 ;;
-                --source) source=$2 ;;
-                --root) root=${2%/} ;;
+                --source) source=$(realpath -m "$2") ;;
+                --root) root=$(realpath -m "$2") root=${root%/} ;;
             esac
             shift
             ;;
@@ -58,6 +56,7 @@ case $port in
     *[!0-9]*) fail "--port: not a number: $port" ;;
 esac
 [ "$(id -u)" = 0 ] || fail "run it as root"
+cd /
 
 program=$root/opt/synapse-login
 units=$root/etc/systemd/system
@@ -66,6 +65,8 @@ folders=$root/etc/tmpfiles.d/synapse-login.conf
 configuration=$root/etc/synapse-login
 state=$root/var/lib/synapse-login
 port_file=$units/synapse-login.socket.d/port.conf
+scratch=''
+trap 'rm -rf ${scratch:+"$scratch"}' EXIT
 
 # Whether this machine's systemd is the one to tell.
 running() { [ -z "$root" ] && [ -d /run/systemd/system ]; }
@@ -76,13 +77,19 @@ put() { # FILE DESTINATION
 
 install_program() {
     # A virtual environment does not outlive its Python, as after an upgrade of Debian.
-    if ! "$program/bin/python" -m pip --version >/dev/null 2>&1; then
+    if ! "$program/bin/python" -I -m pip --version >/dev/null 2>&1; then
         rm -rf "$program"
-        "$python" -m venv "$program"
+        "$python" -I -m venv "$program"
     fi
-    "$program/bin/python" -m pip install --quiet --root-user-action=ignore --upgrade "$source${extras:+[$extras]}"
+    if [ -d "$source" ]; then
+        scratch=$(mktemp -d)
+        copy_checkout "$source" "$scratch/checkout"
+        source=$scratch/checkout
+    fi
+    "$program/bin/python" -I -m pip install --quiet --root-user-action=ignore --upgrade \
+        "$source${extras:+[$extras]}"
     # Lists Twisted's plugins once: the service's user may not write the list.
-    "$program/bin/python" -c 'from twisted.scripts.twistd import run; run()' --help >/dev/null
+    "$program/bin/python" -I -c 'from twisted.scripts.twistd import run; run()' --help >/dev/null
 }
 
 install_service() {

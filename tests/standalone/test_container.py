@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 from urllib.parse import urlsplit
 
 import yaml
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.support import REPOSITORY
+from tests.support import REPOSITORY, image
 from tests.support.accounts import ALICE_PASSWORD
 from tests.support.configuration import CHEAP_HASH
 from tests.support.folders import temporary_folder
@@ -148,3 +150,29 @@ class BuildTests(SynchronousTestCase):
         self.assertNotIn("\nsrc\n", said)
         self.assertIn("ended with 0", said)
         self.assertNotIn("Unable to write to plugin cache", said)
+
+
+class RefusalTests(SynchronousTestCase):
+    """A machine that refuses what the tests of the image need."""
+
+    def refuse(self, program: str, said: str) -> str:
+        """Put a program on the PATH that fails; return why the test is skipped then."""
+        if os.geteuid() != 0:
+            raise SkipTest("root alone gets as far as that")
+        require("dockerfile_parse")
+        folder = temporary_folder(self)
+        (folder / program).write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+        (folder / program).chmod(0o755)
+        self.patch(image, "_PATH", f"{folder}:{os.environ['PATH']}")
+        return str(self.assertRaises(SkipTest, build_and_run, container_file(), {}, "true"))
+
+    def test_namespace(self) -> None:
+        """Where no namespace can be made, the test is skipped, and says why."""
+        said = "unshare: unshare failed: Operation not permitted"
+        self.assertIn(said, self.refuse("unshare", said))
+
+    def test_overlay(self) -> None:
+        """Where an overlay cannot be mounted, the test is skipped, and says why."""
+        image.require_namespaces()
+        said = "mount: /mnt/probe/root: unknown filesystem type overlay."
+        self.assertIn(said, self.refuse("mount", said))

@@ -183,7 +183,7 @@ def build_and_run(file: ContainerFile, mounts: Mapping[Path, str], then: str) ->
     :param then: shell commands for when it is healthy. They run inside it, as its user.
     :return: what the build and the commands wrote.
     """
-    require_root()
+    require_namespaces()
     last = file.stage
     lines = [_PREPARE, file.script]
     for volume in last.volumes:
@@ -207,18 +207,30 @@ def build_and_run(file: ContainerFile, mounts: Mapping[Path, str], then: str) ->
         last.run(["sh", "-c", then]),
         "kill -TERM $service; ended=0; wait $service || ended=$?; echo ended with $ended",
     ]
-    try:
-        done = subprocess.run(
-            [*_UNSHARE, "sh", "-c", "\n".join(lines)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=INSTALL_TIME,
-            env={"PATH": _PATH},
-        )
-    except FileNotFoundError:
-        raise SkipTest("unshare is not installed") from None
-    if "unshare failed" in done.stdout or "permission denied" in done.stdout.lower()[:200]:
-        raise SkipTest(f"namespaces cannot be made here: {done.stdout.strip()}")
+    done = _unshare(lines, INSTALL_TIME)
     assert done.returncode == 0, done.stdout
     return done.stdout
+
+
+def require_namespaces() -> None:
+    """Skip the test where no namespace can be made, or nothing mounted there, and say why."""
+    require_root()
+    try:
+        done = _unshare([_PREPARE, "begin probe"], 30)
+    except FileNotFoundError:
+        raise SkipTest("unshare is not installed") from None
+    if done.returncode:
+        raise SkipTest(f"namespaces with an overlay cannot be made: {done.stdout.strip()}")
+
+
+def _unshare(lines: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
+    """Run shell commands in namespaces of their own, all of which end with the shell."""
+    return subprocess.run(
+        [*_UNSHARE, "sh", "-c", "\n".join(lines)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        env={"PATH": _PATH},
+    )

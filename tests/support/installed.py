@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from unittest import SkipTest
@@ -18,6 +15,7 @@ from tests.support import REPOSITORY
 from tests.support.process import require
 
 INSTALL_TIME = 300.0
+_COMPILED = shutil.ignore_patterns("__pycache__", "dropin.cache")
 PIP_OFFLINE = {
     "PIP_NO_INDEX": "1",
     "PIP_NO_BUILD_ISOLATION": "0",  # pip's spelling of yes
@@ -60,20 +58,26 @@ def share_libraries(environment: Path) -> None:
     (site / "shared.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
 
 
-@functools.cache
-def build_wheel() -> Path:
-    """Build a wheel of this repository, once for all tests."""
+def make_checkout(folder: Path) -> None:
+    """Make a checkout of this repository: what is packed, and what an earlier build left."""
     require("setuptools", "pip")
-    folder = Path(tempfile.mkdtemp(prefix="wheel-"))
-    atexit.register(shutil.rmtree, folder)
-    run([sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", folder, REPOSITORY])
-    (wheel,) = folder.glob("*.whl")
-    return wheel
+    folder.mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.rst", "LICENSE"):
+        shutil.copy(REPOSITORY / name, folder)
+    for name in ("synapse_login_module", "twisted"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=_COMPILED)
+    left = folder / "build" / "lib" / "synapse_login_module"
+    left.mkdir(parents=True)
+    (left / "gone.py").touch()
 
 
-def run(command: Sequence[str | Path], **more: str) -> str:
+def run(
+    command: Sequence[str | Path], folder: Path | None = None, umask: int = -1, **more: str
+) -> str:
     """Run a program that has to succeed; return its output.
 
+    :param folder: the folder that it is started in.
+    :param umask: its umask, or -1 for that of the tests.
     :param more: further environment variables.
     """
     done = subprocess.run(
@@ -83,6 +87,8 @@ def run(command: Sequence[str | Path], **more: str) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         timeout=INSTALL_TIME,
+        cwd=folder,
+        umask=umask,
     )
     if done.returncode:
         raise AssertionError(f"{command[0]}: {done.returncode}: {done.stdout}")
