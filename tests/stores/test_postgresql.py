@@ -685,7 +685,7 @@ class OutageTests(PostgreSQLCase):
         self.open()  # makes the tables, so that the proxied store does not block for that
         dsn = self.dsn.replace(str(self.server.port), str(proxy.port))
         parsed = PostgreSQLTokenStore.parse_config({"dsn": dsn, "timeout": "30s"}, Path())
-        self.patch(sys.modules[PostgreSQLTokenStore.__module__], "_prepare", lambda connect: None)
+        self.patch(sys.modules[PostgreSQLTokenStore.__module__], "_prepare", lambda *given: None)
         environment = testing.environment(reactor=reactor, clock=self.clock)
         store = PostgreSQLTokenStore(parsed, replace(environment, keys=KEYS))
         store.startService()
