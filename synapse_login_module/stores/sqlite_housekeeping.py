@@ -16,12 +16,11 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from synapse_login_module.errors import StoreUnavailable
-from synapse_login_module.model import EndedBatch, Pruned, SessionCounts
-from synapse_login_module.stores.alike import users_alike
-from synapse_login_module.stores.ending import count, expire, revoke
+from synapse_login_module.model import Pruned
 from synapse_login_module.stores.group_commit import GroupCommitThread
 from synapse_login_module.stores.link_watch import TableLinkWatch, Value
 from synapse_login_module.stores.over_sql import was_over
+from synapse_login_module.stores.table_housekeeping import TableHousekeeping
 from synapse_login_module.stores.table_notes import SQL, note_again
 from synapse_login_module.tokens.over import Bounds
 
@@ -101,7 +100,7 @@ class SQLiteReader:
             self._connection.close()
 
 
-class SQLiteHousekeeping:
+class SQLiteHousekeeping(TableHousekeeping):
     """See :class:`~synapse_login_module.stores.housekeeping.Housekeeping`.
 
     :param reader: the thread that reads.
@@ -160,20 +159,6 @@ class SQLiteHousekeeping:
         sessions, tokens = await self._writer.run(remove)
         return Pruned(sessions, tokens, last)
 
-    def expire(self, now: int, after: int, most: int) -> Deferred[EndedBatch]:
-        """End the sessions of one batch."""
-        return Deferred.fromCoroutine(expire(self, now, after, most))
-
-    def revoke(
-        self, bounds: Bounds, after: int, most: int, note: int | None
-    ) -> Deferred[EndedBatch]:
-        """Delete the rows of one batch."""
-        return Deferred.fromCoroutine(revoke(self, bounds, after, most, note))
-
-    def count(self, bounds: Bounds, removable: Bounds | None) -> Deferred[SessionCounts]:
-        """Count sessions."""
-        return Deferred.fromCoroutine(count(self, bounds, removable))
-
     def delete_sessions(self, session_ids: Sequence[int], note: int | None) -> Deferred[None]:
         """Delete sessions; see :class:`~synapse_login_module.stores.ending.SessionTables`."""
 
@@ -184,10 +169,6 @@ class SQLiteHousekeeping:
             connection.execute("DELETE FROM login_tokens")
 
         return self._writer.run(delete)
-
-    def users_alike(self, user_id: str) -> Deferred[list[str]]:
-        """List users with a session or a link whose user IDs are alike."""
-        return Deferred.fromCoroutine(users_alike(self, user_id))
 
     def hold(self, lease: str, holder: str, seconds: float, now: float) -> Deferred[bool]:
         """Take or renew a lease, by this machine's clock, which all processes on the file share."""

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 
-from synapse_login_module.model import EndedBatch, Pruned, SessionCounts
-from synapse_login_module.stores.alike import users_alike
-from synapse_login_module.stores.ending import count, expire, revoke
+from synapse_login_module.model import Pruned
 from synapse_login_module.stores.link_watch import TableLinkWatch, Value
 from synapse_login_module.stores.over_sql import was_over
 from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.link_statements import encode_text
 from synapse_login_module.stores.postgresql.operations import Delete
 from synapse_login_module.stores.postgresql.session_statements import delete_sessions
+from synapse_login_module.stores.table_housekeeping import TableHousekeeping
 from synapse_login_module.stores.table_notes import SQL, note_again
 from synapse_login_module.tokens.over import Bounds
 
@@ -79,7 +78,7 @@ WHERE lease.holder = excluded.holder OR lease.ends_at <= %b
 _RELEASE = b"DELETE FROM synapse_login_leases WHERE name = $1::TEXT AND holder = $2::TEXT"
 
 
-class PostgreSQLHousekeeping:
+class PostgreSQLHousekeeping(TableHousekeeping):
     """See :class:`~synapse_login_module.stores.housekeeping.Housekeeping`.
 
     :param execute: runs statements in one transaction.
@@ -115,29 +114,11 @@ class PostgreSQLHousekeeping:
         tokens = Statement(_PRUNE_LOGIN_TOKENS, [str(bounds.ended), str(most)])
         return self._execute([prune, tokens]).addCallback(pruned)
 
-    def expire(self, now: int, after: int, most: int) -> Deferred[EndedBatch]:
-        """End the sessions of one batch."""
-        return Deferred.fromCoroutine(expire(self, now, after, most))
-
-    def revoke(
-        self, bounds: Bounds, after: int, most: int, note: int | None
-    ) -> Deferred[EndedBatch]:
-        """Delete the rows of one batch."""
-        return Deferred.fromCoroutine(revoke(self, bounds, after, most, note))
-
-    def count(self, bounds: Bounds, removable: Bounds | None) -> Deferred[SessionCounts]:
-        """Count sessions."""
-        return Deferred.fromCoroutine(count(self, bounds, removable))
-
     def delete_sessions(self, session_ids: Sequence[int], note: int | None) -> Deferred[None]:
         """Delete sessions; see :class:`~synapse_login_module.stores.ending.SessionTables`."""
         delete = delete_sessions([Delete(tuple(session_ids), note=note)])
         deleted = self._execute([*delete, Statement(_DELETE_ALL_LOGIN_TOKENS, [])])
         return deleted.addCallback(lambda _: None)
-
-    def users_alike(self, user_id: str) -> Deferred[list[str]]:
-        """List users with a session or a link whose user IDs are alike."""
-        return Deferred.fromCoroutine(users_alike(self, user_id))
 
     def hold(self, lease: str, holder: str, seconds: float, now: float) -> Deferred[bool]:
         """Take or renew a lease, by the clock of the database."""
