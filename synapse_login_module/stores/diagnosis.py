@@ -104,8 +104,7 @@ def of_keys(ring: KeyRing | None, keys: Sequence[TokenKey]) -> Iterator[Finding]
         return
     problems = find_problems(ring, keys)
     for problem in problems:
-        found, _, advice = problem.partition(". ")
-        yield failed("fingerprints", found, advice[:1].lower() + advice[1:], KEYS)
+        yield failed("fingerprints", problem.found, problem.advice, KEYS)
     if not problems:
         waiting = sorted(set(ring.fingerprints) - set(ring.in_use))
         more = f"; key {waiting[-1]} waits for activate-key" if waiting else ""

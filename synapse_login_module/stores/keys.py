@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
@@ -50,6 +50,16 @@ class KeyState(enum.Enum):
     """Neither the server nor the store knows the id."""
 
 
+class KeyProblem(NamedTuple):
+    """A problem with a key, and what to do about it. As text it is both, as two sentences."""
+
+    found: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.found}. {self.advice[:1].upper()}{self.advice[1:]}"
+
+
 def state_of(mine: str | None, known: TokenKey | None) -> KeyState:
     """Return the state of a key id.
 
@@ -88,7 +98,7 @@ class SharedKeys:
         self._table: Mapping[int, TokenKey] = {}
         self._read_at: float | None = None
         self._reading = False
-        self._problems: Mapping[int, str] = {}
+        self._problems: Mapping[int, KeyProblem] = {}
         # The ring's fingerprints at the last comparison, and the ids of the keys shared then.
         self._shared: tuple[Mapping[int, str], set[int]] = {}, set()
         self._look_again = SharedPing(self.read, clock)
@@ -132,7 +142,7 @@ class SharedKeys:
         if state is KeyState.UNSHARED:
             state = self._share_within(rows, key_id)
         if state is not KeyState.SHARED:
-            raise KeyUnavailable(self._problems.get(key_id, f"key {key_id} cannot sign"))
+            raise KeyUnavailable(str(self._problems.get(key_id, f"key {key_id} cannot sign")))
         return key_id
 
     def _share_within(self, rows: Rows, key_id: int) -> KeyState:
@@ -152,7 +162,7 @@ class SharedKeys:
         """Raise what :meth:`signing` would raise, as far as the cache tells."""
         problem = self._problems.get(self._ring.newest)
         if problem is not None and self._state(self._ring.newest) is not KeyState.SHARED:
-            raise KeyUnavailable(problem)
+            raise KeyUnavailable(str(problem))
 
     def check_signing(self) -> Deferred[None]:
         """Check that the newest key can sign, changing nothing.
@@ -288,7 +298,7 @@ class SharedKeys:
 
     def _require_here(self, key_id: int, state: KeyState) -> None:
         if state in (KeyState.LACKING, KeyState.DIFFERENT):
-            raise KeyUnavailable(_problem(key_id, state))
+            raise KeyUnavailable(str(_problem(key_id, state)))
 
     def _log_problems(self) -> None:
         """Log each new problem with a key once, and log when all problems are gone."""
@@ -296,7 +306,7 @@ class SharedKeys:
         before, self._problems = self._problems, problems
         for key_id, problem in problems.items():
             if before.get(key_id) != problem:
-                self.log.error("{problem}", problem=problem)
+                self.log.error("{problem}", problem=str(problem))
         if before and not problems:
             self.log.info("the token keys are those of the store again")
 
@@ -329,15 +339,15 @@ class KnowsTokenKeys:
         return reached.addCallback(lambda _: self._shared.check_signing())
 
 
-def find_problems(ring: KeyRing, keys: Iterable[TokenKey]) -> list[str]:
-    """Compare the keys of this server with those of the store; return one line for each problem.
+def find_problems(ring: KeyRing, keys: Iterable[TokenKey]) -> list[KeyProblem]:
+    """Compare the keys of this server with those of the store; return the problems.
 
     :param keys: the store's keys.
     """
     return list(_problems(ring, {key.key_id: key for key in keys}).values())
 
 
-def _problems(ring: KeyRing, table: Mapping[int, TokenKey]) -> Mapping[int, str]:
+def _problems(ring: KeyRing, table: Mapping[int, TokenKey]) -> Mapping[int, KeyProblem]:
     mine = ring.fingerprints
     states = {
         key_id: state_of(mine.get(key_id), table.get(key_id)) for key_id in (*table, ring.newest)
@@ -350,20 +360,23 @@ def _problems(ring: KeyRing, table: Mapping[int, TokenKey]) -> Mapping[int, str]
     }
 
 
-def _problem(key_id: int, state: KeyState) -> str:
+def _problem(key_id: int, state: KeyState) -> KeyProblem:
     if state is KeyState.LACKING:
-        return (
+        return KeyProblem(
             f"token key {key_id} is in use, and this server does not have it: it answers 503 to the"
-            " tokens made under it. Copy the key file here from a machine that has it; if none has,"
-            f" `{_RETIRE} {key_id}` ends these tokens"
+            " tokens made under it",
+            "copy the key file here from a machine that has it; if none has,"
+            f" `{_RETIRE} {key_id}` ends these tokens",
         )
     if state is KeyState.DIFFERENT:
-        return (
+        return KeyProblem(
             f"token key {key_id} here is not the token key {key_id} in use: this server signs"
-            " nothing with it and answers 503 to the tokens made under it. Copy the key file here"
-            f" from a machine that has it; if none has, rotate-key --now, then `{_RETIRE} {key_id}`"
+            " nothing with it and answers 503 to the tokens made under it",
+            "copy the key file here from a machine that has it; if none has, rotate-key --now, then"
+            f" `{_RETIRE} {key_id}`",
         )
-    return (
+    return KeyProblem(
         f"token key {key_id} has been retired, and is the one that signs here: this server answers"
-        " 503 until another one does. Copy the key file here from a machine where one does"
+        " 503 until another one does",
+        "copy the key file here from a machine where one does",
     )
