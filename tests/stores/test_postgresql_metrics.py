@@ -9,6 +9,7 @@ from synapse_login_module.metrics.page import page_of
 from synapse_login_module.metrics.prometheus import metrics_in, own_registry
 from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.database import PostgreSQLDatabase
+from synapse_login_module.stores.postgresql.housekeeping import PostgreSQLHousekeeping
 from synapse_login_module.stores.postgresql.work import PoolLimits
 from tests.stores.test_postgresql import PostgreSQLCase, reactor
 from tests.support.prometheus import sample_values
@@ -48,3 +49,9 @@ class MeasuredTests(PostgreSQLCase):
         self.assertEqual(self.value("commit_operations_count"), 0)
         await self.database.execute([Statement(b"CREATE TABLE word (word TEXT)", [])])
         self.assertEqual(self.value("commit_operations_count"), 1)
+
+    async def test_background(self) -> None:
+        """What the work in the background reads is not measured as a write."""
+        housekeeping = PostgreSQLHousekeeping(self.database.execute)
+        self.assertEqual(await housekeeping.fetch("SELECT 1 WHERE 1 = ?", [1]), [(1,)])
+        self.assertEqual(self.value("commit_operations_count"), 0)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -22,7 +22,15 @@ from synapse_login_module.tokens.over import Bounds
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-Execute = Callable[[Sequence[Statement]], "Deferred[list[PGresult]]"]
+
+class Execute(Protocol):
+    """See :meth:`~synapse_login_module.stores.postgresql.database.PostgreSQLDatabase.execute`."""
+
+    def __call__(
+        self, statements: Sequence[Statement], writes: bool = True
+    ) -> Deferred[list[PGresult]]:
+        """Run statements in one transaction."""
+
 
 _TEXT = 25
 """The OID of the type ``text`` (pg_type.dat). All other values here are integers or booleans."""
@@ -134,7 +142,7 @@ class PostgreSQLHousekeeping(TableHousekeeping):
 
     def fetch(self, sql: str, values: Sequence[Value]) -> Deferred[list[tuple[Any, ...]]]:
         """Read rows; see :class:`~synapse_login_module.stores.link_watch.Tables`."""
-        return self._execute([_statement(sql, values)]).addCallback(
+        return self._execute([_statement(sql, values)], writes=False).addCallback(
             lambda results: _rows(results[0])
         )
 
