@@ -22,7 +22,7 @@ class ModesTests(SynchronousTestCase):
         """Return the warnings for a configuration file of this mode."""
         path = write_config(self.folder, config)
         path.chmod(mode)
-        return list(modes.warnings(yaml_loader.load(path), path))
+        return [each.line for each in modes.warnings(yaml_loader.load(path), path)]
 
     def provider(self, **config: Any) -> dict[str, Any]:
         """Return a configuration with one provider."""
