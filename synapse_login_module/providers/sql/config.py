@@ -15,7 +15,9 @@ from synapse_login_module.config.settings import PositiveDuration
 from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.providers.identifiers import NAMES
-from synapse_login_module.providers.sql.drivers import Driver, PostgreSQLDriver, SQLiteDriver
+from synapse_login_module.providers.sql.driver import Driver
+from synapse_login_module.providers.sql.postgresql import PostgreSQLDriver
+from synapse_login_module.providers.sql.sqlite import SQLiteDriver
 
 
 class _Queries(Strict):

@@ -20,7 +20,7 @@ from synapse_login_module.model.findings import (
 )
 from synapse_login_module.outbound.examining import advice_on_connecting
 from synapse_login_module.providers.identifiers import NAMES
-from synapse_login_module.providers.sql.drivers import Driver
+from synapse_login_module.providers.sql.driver import Driver
 
 _QUERIES = ("by_user", "by_email", "by_phone", "status")
 
@@ -72,7 +72,7 @@ async def examine(
 def _of_driver(driver: Driver) -> Iterator[Finding]:
     if driver.unverified_host is not None:
         found = f"anyone in between can pose as {driver.unverified_host}"
-        yield warning("TLS", found, "set sslmode=verify-full in postgresql")
+        yield warning("TLS", found, driver.to_verify)
 
 
 def _values(query: str) -> Mapping[str, str]:

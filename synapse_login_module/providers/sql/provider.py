@@ -31,8 +31,9 @@ from synapse_login_module.providers.identifiers import (
 )
 from synapse_login_module.providers.sql.config import NO_SUBJECT, SUBJECT_IS_LOST, SQLConfig, parse
 from synapse_login_module.providers.sql.diagnosis import examine
-from synapse_login_module.providers.sql.drivers import Idle, Rows, Work
+from synapse_login_module.providers.sql.driver import Rows
 from synapse_login_module.providers.sql.rows import Found, Row, read_row
+from synapse_login_module.providers.sql.work import Idle, Work
 from synapse_login_module.providers.thread_pool import BoundedPool
 
 _QUEUE = 64
@@ -78,10 +79,10 @@ class SQLProvider(Service):
         self._rehashing: set[str] = set()
         if config.driver.unverified_host is not None:
             self.log.warn(
-                "{name}: anyone in between can pose as {host}: set sslmode=verify-full in"
-                " postgresql",
+                "{name}: anyone in between can pose as {host}: {advice}",
                 name=self.name,
                 host=config.driver.unverified_host,
+                advice=config.driver.to_verify,
             )
 
     def startService(self) -> None:

@@ -29,8 +29,9 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.passwords import check_password, cost_of, hash_password
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers.sql.drivers import Idle, PostgreSQLDriver, Work
+from synapse_login_module.providers.sql.postgresql import PostgreSQLDriver
 from synapse_login_module.providers.sql.provider import SQLProvider
+from synapse_login_module.providers.sql.work import Idle, Work
 from synapse_login_module.providers.wrappers.chain import ProviderChain
 from tests.providers.backends import WildServer
 from tests.providers.case import (
