@@ -1,4 +1,4 @@
-"""Accounts in an SQLite or PostgreSQL database."""
+"""Accounts in an SQLite, PostgreSQL, MariaDB or MySQL database."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class SQLProvider(Service):
         self._driver = config.driver
         self._keys = config.keys
         self._by_subject = config.by_subject
-        # The first query that returned a subject. With PostgreSQL that is not known before.
+        # The first query that returned a subject. With a server that is not known before.
         self._gives_subject: str | None = None
         self._seconds = config.keys.timeout / 1000
         self._reactor = environment.reactor
