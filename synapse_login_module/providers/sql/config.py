@@ -52,6 +52,9 @@ _WANTED: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
 SUBJECT_IS_LOST = (
     "queries.status: it does not use the parameter subject, which queries.{query} has a column for"
 )
+SUBJECT_IS_UNSEEN = (
+    "queries.status: it has no column subject: this database may find an id in another spelling"
+)
 NO_SUBJECT = "queries.{query}: it has no column subject, which queries.{other} has given"
 
 

@@ -72,6 +72,7 @@ class MySQLDriver:
     key = "mysql"
     parameter = r"%\((\w+)\)s"
     stray: str | None = r"%(?!\(\w+\)s|%)"
+    exact = False
     lasting = True
     to_verify = "set tls and verify_certificate in mysql to true"
 
