@@ -347,7 +347,7 @@ class MariaDBTests(MariaDBMixin, SQLTestsMixin, ProviderCase):
         self.add("alice")
         slow = "SELECT 'alice' AS localpart, %(email)s AS x, SLEEP(1000)"
         await until(lambda: not self.server.clients())
-        provider = self.provider(queries={"by_email": slow}, timeout=300, connections=1)
+        provider = self.provider(queries={"by_email": slow}, timeout="1s", connections=1)
         await self.fails(provider.authenticate(email(), PASSWORD), ProviderUnavailable)
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
         await until(lambda: len(self.server.clients()) <= 1)
