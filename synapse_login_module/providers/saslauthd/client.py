@@ -97,6 +97,8 @@ class SaslauthdClient:
             await connectProtocol(self._endpoint, protocol)
             return verdict_of(await protocol.answered)
         except ConnectError as error:
+            if isinstance(error.args[0], Failure):  # EAGAIN, which Twisted has no error for
+                raise ProviderBusy("too many connections wait for saslauthd") from None
             raise ProviderUnreachable(f"saslauthd: {error}") from None
         except ConnectionLost:
             raise ProviderUnavailable("saslauthd closed the connection") from None
