@@ -34,7 +34,10 @@ DOCS = REPOSITORY / "docs" / "providers"
 
 PAGES = [
     DOCS / f"{name}.rst"
-    for name in ("cred", "files", "http", "resilience", "sql", "writing-a-provider")
+    for name in (
+        *("cred", "files", "http", "pam", "resilience", "saslauthd", "sql"),
+        "writing-a-provider",
+    )
 ]
 """The pages that are tested here."""
 
@@ -136,7 +139,7 @@ class ConfigTests(SynchronousTestCase):
             plan = self.check(self.here(block.text))
             build_backends(plan, reactor)
             checked += 1
-        self.assertEqual(checked, 8)
+        self.assertEqual(checked, 10)
 
     def test_module(self) -> None:
         """The module inside Synapse takes its block; what is configured is what was before."""
@@ -154,6 +157,8 @@ class ConfigTests(SynchronousTestCase):
             ("http.rst", "http.config"),
             ("sql.rst", "sql.config"),
             ("cred.rst", "cred"),
+            ("pam.rst", "pam.config"),
+            ("saslauthd.rst", "saslauthd.provider"),
             ("files.rst", "files.htpasswd"),
             ("files.rst", "files.passwd"),
         ):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
+
+from tests.support.process import Process, children, succeed
 
 SERVICE = "synapse-login"
 
@@ -66,31 +67,34 @@ mount --make-rprivate /
 mount -t tmpfs none {folder}
 mkdir {folder}/upper {folder}/work
 mount -t overlay overlay -o lowerdir=/etc,upperdir={folder}/upper,workdir={folder}/work /etc
+{script}
 exec "$@"
 """
 """Makes a namespace in which changes of /etc are seen by its own processes alone, and are lost."""
 
 
-def with_private_etc(folder: Path, command: Sequence[str]) -> list[str]:
-    """Return a command that runs another with an ``/etc`` of its own, where it may make users.
+class UnixSystem(Process):
+    """A program that runs with an ``/etc`` of its own, in which there may be users of its own.
 
-    :param folder: an existing folder that is used up.
+    :param folder: an existing folder, which is used up.
+    :param script: run as root before the program.
+    :param command: the program.
+    :param output: the file that its output is appended to.
     """
-    script = _PRIVATE_ETC.format(folder=folder)
-    return ["unshare", "--mount", "bash", "-c", script, "private-etc", *command]
 
+    def __init__(self, folder: Path, script: str, command: Sequence[str], output: Path) -> None:
+        for program in ("unshare", "nsenter", "setpriv", "useradd"):
+            if shutil.which(program) is None:
+                raise SkipTest(f"{program} is not installed")
+        apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+        if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+            raise SkipTest("no namespace can be made here")
+        setup = _PRIVATE_ETC.format(folder=folder, script=script)
+        super().__init__(
+            [*apart, "bash", "-c", setup, "setup", *command], output, folder=output.parent
+        )
 
-def require_private_etc(folder: Path) -> None:
-    """Skip the test where such a namespace cannot be made."""
-    if shutil.which("unshare") is None or shutil.which("useradd") is None:
-        raise SkipTest("unshare or useradd is not installed")
-    tried = subprocess.run(
-        with_private_etc(folder, ["true"]), capture_output=True, text=True, check=False
-    )
-    if tried.returncode:
-        raise SkipTest(f"no private /etc can be made here: {tried.stderr.strip()}")
-
-
-def python(*arguments: str) -> list[str]:
-    """Return a command that runs Python."""
-    return [sys.executable, *arguments]
+    def run(self, *command: str) -> None:
+        """Run a command there, as root."""
+        (inside,) = children(self.pid)
+        succeed(["nsenter", "--mount", "--target", str(inside), *command], timeout=60.0)
