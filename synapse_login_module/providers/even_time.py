@@ -43,7 +43,7 @@ class EvenTime:
         elif not self._was_late:
             self._was_late = True
             self.log.warn(
-                "{name}: a refusal took {took:.1f} seconds, so the time may tell which users exist:"
+                "{name}: a refusal took {took:.2f} seconds, so the time may tell which users exist:"
                 " raise failure_time above that",
                 name=self._name,
                 took=took,

@@ -52,8 +52,12 @@ class _Line(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
-        self._server.asked.append(strings_in(self.received))
-        self._server.respond(self.transport)
+        asked = strings_in(self.received)
+        self._server.asked.append(asked)
+        if self._server.decide is not None:
+            self.transport.write(question(self._server.decide(asked)))
+        else:
+            self._server.respond(self.transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._server.lines.discard(self)
@@ -63,6 +67,7 @@ class ScriptedSaslauthd(Factory):
     """A socket on which a test answers.
 
     :ivar respond: called with the connection at each question.
+    :ivar decide: if it is there, called in its place with the strings; it returns the answer.
     :ivar asked: the strings of each question.
     """
 
@@ -72,6 +77,7 @@ class ScriptedSaslauthd(Factory):
         self.lines: set[_Line] = set()
         self.asked: list[list[bytes]] = []
         self.respond: Callable[[Any], object] = lambda transport: None
+        self.decide: Callable[[list[bytes]], bytes] | None = None
         self._listening = reactor.listenUNIX(str(self.socket), self)
 
     def buildProtocol(self, addr: Any) -> _Line:
