@@ -23,6 +23,7 @@ from synapse_login_module.model.findings import (
     good,
     in_milliseconds,
     on_one_line,
+    warning,
 )
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.even_time import EvenTime
@@ -150,8 +151,12 @@ class SaslauthdProvider:
             text = on_one_line(error)
             known = (advice for words, advice in _ADVICE.items() if words in text)
             return [failed(what, text, next(known, "see the log of saslauthd"))]
-        took = in_milliseconds(time.perf_counter() - began)
+        took = time.perf_counter() - began
         if verdict is not Verdict.REFUSED:
             found = "it accepts any password, even for a user who does not exist"
             return [failed(what, found, "correct saslauthd's mechanism, or its PAM service")]
-        return [good(what, f"refused an unknown user in {took}")]
+        found = f"refused an unknown user in {in_milliseconds(took)}"
+        if took * 1000 >= self._config.keys.failure_time:
+            advice = "raise failure_time above that, or add nodelay to pam_unix.so"
+            return [warning(what, found, advice)]
+        return [good(what, found)]

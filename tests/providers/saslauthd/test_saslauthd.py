@@ -119,7 +119,7 @@ class RealCase(ProviderCase):
         daemon = Saslauthd(service.environment)
         self.addCleanup(daemon.remove)
         daemon.start_and_wait(daemon.listens)
-        config = {"socket": str(daemon.socket), "failure_time": 1, **keys}
+        config = {"socket": str(daemon.socket), "failure_time": 50, **keys}
         provider: SaslauthdProvider = self.build(SaslauthdProvider, config)
         return provider
 
@@ -334,6 +334,14 @@ class OutageTests(ScriptedCase):
         asked.cancel()
         await self.fails(asked, CancelledError)
         await until(lambda: not self.server.lines)
+
+    async def test_slow(self) -> None:
+        """One that takes longer than ``failure_time`` is a warning of the doctor."""
+        answer = question(b"NO PAM auth error")
+        self.server.respond = lambda transport: reactor.callLater(0.1, transport.write, answer)
+        for failure_time, level in ((50, Level.WARNING), (5_000, Level.OK)):
+            (found,) = await self.provider(failure_time=failure_time).diagnose()
+            self.assertIs(found.level, level, found)
 
     async def test_accepts_all(self) -> None:
         """One that accepts any password is found."""
