@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -12,6 +15,19 @@ from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.providers.thread_pool import BoundedPool
 
 T = TypeVar("T")
+
+
+_NICENESS = 10
+"""Threads that hash passwords give way to the reactor's."""
+
+
+class _HashingPool(BoundedPool):
+    """Threads of a lower priority. Modules such as ``pam_unix`` hash the password on them."""
+
+    def enter_thread(self) -> None:
+        """Lower the priority of the thread, where that is allowed."""
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 class _Call(Generic[T]):
@@ -51,14 +67,24 @@ class Calls:
     :param threads: how many calls are made at once.
     :param queue: how many may wait.
     :param seconds: how long a call may take, its time in the queue included.
+    :param hashes: whether the calls hash passwords.
     """
 
-    def __init__(self, reactor: Any, name: str, threads: int, queue: int, seconds: float) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        name: str,
+        threads: int,
+        queue: int,
+        seconds: float,
+        hashes: bool = False,
+    ) -> None:
         self._reactor = reactor
         self._name = name
         self._threads = threads
         self._seconds = seconds
-        self._pool = BoundedPool(reactor, threads, queue)
+        pool = _HashingPool if hashes else BoundedPool
+        self._pool = pool(reactor, threads, queue)
         self._calls: set[_Call[Any]] = set()
 
     def start(self) -> None:

@@ -66,11 +66,9 @@ class PAMProvider(Service):
         if keys.nss:
             alsoProvides(self, IFindsAccounts)
 
-        def calls() -> Calls:
-            seconds = keys.timeout / 1000
-            return Calls(environment.reactor, self.name, keys.threads, keys.queue, seconds)
-
-        self._for_logins, self._for_statuses = calls(), calls()
+        common = (environment.reactor, self.name, keys.threads, keys.queue, keys.timeout / 1000)
+        self._for_logins = Calls(*common, hashes=True)
+        self._for_statuses = Calls(*common)
         self._even_time = EvenTime(environment.reactor, self.name, keys.failure_time / 1000)
 
     def startService(self) -> None:
