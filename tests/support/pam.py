@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
 
+from tests.support import REPOSITORY
 from tests.support.process import Process, children, succeed
 
 SERVICE = "synapse-login"
@@ -65,12 +67,33 @@ _PRIVATE_ETC = """\
 set -e
 mount --make-rprivate /
 mount -t tmpfs none {folder}
-mkdir {folder}/upper {folder}/work
-mount -t overlay overlay -o lowerdir=/etc,upperdir={folder}/upper,workdir={folder}/work /etc
+number=0
+over() {{
+    number=$((number + 1))
+    mkdir -p {folder}/$number/upper {folder}/$number/work
+    options=lowerdir=$1,upperdir={folder}/$number/upper,workdir={folder}/$number/work
+    mount -t overlay overlay -o "$options" "$1"
+}}
+over /etc
+for closed in {closed}; do
+    over "$closed"
+    chmod a+x "$closed"
+done
 {script}
 exec "$@"
 """
-"""Makes a namespace in which changes of /etc are seen by its own processes alone, and are lost."""
+"""Makes a namespace in which changes of /etc are seen by its own processes alone, and are lost.
+
+There, all users may enter the folders that Python and the package are in.
+"""
+
+
+def _closed_folders() -> set[str]:
+    """Find the folders on the way to Python and to the package that only their owner may enter."""
+    ways = (Path(sys.base_prefix, "bin"), REPOSITORY / "tests")
+    return {
+        str(folder) for way in ways for folder in way.parents if not folder.stat().st_mode & 0o001
+    }
 
 
 class UnixSystem(Process):
@@ -89,7 +112,8 @@ class UnixSystem(Process):
         apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
         if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
             raise SkipTest("no namespace can be made here")
-        setup = _PRIVATE_ETC.format(folder=folder, script=script)
+        closed = " ".join(sorted(_closed_folders()))
+        setup = _PRIVATE_ETC.format(folder=folder, closed=closed, script=script)
         super().__init__(
             [*apart, "bash", "-c", setup, "setup", *command], output, folder=output.parent
         )
