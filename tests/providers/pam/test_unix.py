@@ -170,6 +170,21 @@ class ShadowTests(UnixCase):
         self.assertEqual(self.log_in(), REFUSED)
         self.assertIn("it is linked to another account, of pam", self.system.log())
 
+    def test_name_service(self) -> None:
+        """While the name service is down no session ends, and a login is an outage."""
+        self.serve("pam.rst", "shadow", groups=[], failure_time=300)
+        self.assertEqual(self.log_in()[0], 200)
+        change = self.system.run
+        change("cp", "/etc/nsswitch.conf", "/etc/nsswitch.kept")
+        # Hesiod is in the C library, and is not configured, so it is down.
+        change("sed", "--in-place", "s/^passwd:.*/passwd: hesiod/", "/etc/nsswitch.conf")
+        self.assertEqual(self.log_in()[0], 503)
+        self.assertEqual(self.refresh(), (200, None))
+        self.assertIn("pam is unavailable: the name service is down", self.system.log())
+        change("cp", "/etc/nsswitch.kept", "/etc/nsswitch.conf")
+        self.assertEqual(self.refresh(), (200, None))
+        self.assertEqual(self.log_in()[0], 200)
+
     def test_no_privilege(self) -> None:
         """Without the group shadow each login is an outage."""
         self.serve("pam.rst", "nogroup", groups=[])
