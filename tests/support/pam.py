@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -109,7 +111,7 @@ class UnixSystem(Process):
         for program in ("unshare", "nsenter", "setpriv", "useradd"):
             if shutil.which(program) is None:
                 raise SkipTest(f"{program} is not installed")
-        apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+        apart = ["unshare", "--mount", "--pid", "--fork"]
         if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
             raise SkipTest("no namespace can be made here")
         closed = " ".join(sorted(_closed_folders()))
@@ -117,6 +119,13 @@ class UnixSystem(Process):
         super().__init__(
             [*apart, "bash", "-c", setup, "setup", *command], output, folder=output.parent
         )
+
+    def kill(self) -> None:
+        """Kill the first process of the namespace, with which all others end."""
+        if self.running:
+            for inside in children(self.pid):
+                os.kill(inside, signal.SIGKILL)
+        super().kill()
 
     def run(self, *command: str) -> None:
         """Run a command there, as root."""
