@@ -34,7 +34,10 @@ DOCS = REPOSITORY / "docs" / "providers"
 
 PAGES = [
     DOCS / f"{name}.rst"
-    for name in ("cred", "files", "http", "resilience", "sql", "writing-a-provider")
+    for name in (
+        *("cred", "files", "http", "pam", "resilience", "saslauthd", "sql"),
+        "writing-a-provider",
+    )
 ]
 """The pages that are tested here."""
 
@@ -139,7 +142,7 @@ class ConfigTests(SynchronousTestCase):
             plan = self.check(self.here(block.text))
             build_backends(plan, reactor)
             checked += 1
-        self.assertEqual(checked, 9)
+        self.assertEqual(checked, 11)
 
     def test_module(self) -> None:
         """The module inside Synapse takes its block; what is configured is what was before."""
@@ -158,6 +161,8 @@ class ConfigTests(SynchronousTestCase):
             ("sql.rst", "sql.config", "_Keys"),
             ("sql.rst", "sql.mysql_server", "MySQLKeys"),
             ("cred.rst", "cred", "_Keys"),
+            ("pam.rst", "pam.config", "_Keys"),
+            ("saslauthd.rst", "saslauthd.provider", "_Keys"),
             ("files.rst", "files.htpasswd", "_Keys"),
             ("files.rst", "files.passwd", "_Keys"),
         ):
