@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,21 +18,13 @@ from synapse_login_module.interfaces import IDiagnosable, IFindsAccounts, IPassw
 from synapse_login_module.model import (
     Account,
     AccountStatus,
-    EmailIdentifier,
     Finding,
     Identifier,
     UserId,
-    UserIdentifier,
-    canonical_email,
     fold,
-    localpart_from,
 )
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers.identifiers import (
-    Named,
-    user_id_from,
-    without_domain,
-)
+from synapse_login_module.providers.identifiers import Named, without_domain
 from synapse_login_module.providers.ldap.bind_times import BindTimes
 from synapse_login_module.providers.ldap.config import LDAPConfig, parse
 from synapse_login_module.providers.ldap.diagnosis import DirectoryDiagnosis
@@ -40,6 +32,7 @@ from synapse_login_module.providers.ldap.directory import Directory
 from synapse_login_module.providers.ldap.filters import ANY
 from synapse_login_module.providers.ldap.messages import Entry, Result, Search, can_be_sent
 from synapse_login_module.providers.ldap.names import filled_name
+from synapse_login_module.providers.ldap.naming import Naming, texts
 from synapse_login_module.providers.ldap.result_codes import (
     INVALID_CREDENTIALS,
     Bind,
@@ -47,7 +40,7 @@ from synapse_login_module.providers.ldap.result_codes import (
 )
 from synapse_login_module.providers.ldap.searches import Searches
 from synapse_login_module.providers.ldap.statuses import NO_ATTRIBUTES, Statuses
-from synapse_login_module.providers.ldap.subjects import Subjects, condition
+from synapse_login_module.providers.ldap.subjects import condition
 
 T = TypeVar("T")
 
@@ -85,12 +78,10 @@ class LDAPProvider(Service):
             if config.template is None
             else filled_name(self._template, self._unknown)
         )
-        self._subjects = Subjects(
-            config.keys.attributes.subject, searchable=config.keys.base is not None
-        )
-        uid, mail, name = self._attributes.uid, self._attributes.mail, self._attributes.name
-        read = dict.fromkeys((uid, mail, name, *self._subjects.attributes))
         self._server_name = environment.server_name
+        self._naming = Naming(config, self._server_name)
+        mail, name = self._attributes.mail, self._attributes.name
+        read = dict.fromkeys((*self._naming.attributes, mail, name))
         self._searches = Searches(
             config, self._server_name, [each for each in read if each is not None]
         )
@@ -189,7 +180,7 @@ class LDAPProvider(Service):
             return None
         results = await self._directory.search(*self._statuses.searches(search))
         found = results[0]
-        who = self._who(found, identifier)
+        who = self._naming.who(found, identifier)
         if who is None:
             await self._bind_unknown(password)
             return None
@@ -216,20 +207,20 @@ class LDAPProvider(Service):
         if search is None:
             return None
         results = await self._directory.look(*self._statuses.searches(search))
-        who = self._who(results[0], identifier)
+        who = self._naming.who(results[0], identifier)
         if who is None or who.user_id is None:
             return None
         status = self._statuses.status(results)
         return self._account(results[0].entries[0], who, who.user_id, status)
 
     def _account(self, entry: Entry, who: Named, user_id: str, status: AccountStatus) -> Account:
-        names = _texts(entry, self._attributes.name)
+        names = texts(entry, self._attributes.name)
         return Account(
             user_id,
             names[0] if names else None,
-            _texts(entry, self._attributes.mail),
+            texts(entry, self._attributes.mail),
             status=status,
-            subject=self._subject(entry, who),
+            subject=self._naming.subject(entry, who),
         )
 
     async def _bind_unknown(self, password: str) -> None:
@@ -271,17 +262,6 @@ class LDAPProvider(Service):
         results = await self._directory.search(*self._statuses.searches(search))
         return self._statuses.status(results)
 
-    def _subject(self, entry: Entry, who: Named) -> str:
-        try:
-            return self._subjects.of(entry, who.name)
-        except ProviderUnavailable as error:
-            self.log.error(
-                "{problem} (attributes.subject): {account!r} cannot log in",
-                problem=str(error),
-                account=who.name,
-            )
-            raise
-
     async def _status_by_id(self, attribute: str, value: str | bytes) -> AccountStatus | None:
         """Look at the entry with an id, whatever its name is now."""
         search = self._searches.for_id(attribute, value)
@@ -303,7 +283,7 @@ class LDAPProvider(Service):
         results = await self._directory.look(*self._statuses.searches(search))
         if not results[0].entries:
             return None
-        found = self._name(results[0], name, name)
+        found = self._naming.name(results[0], name, name)
         # A filter may find an account by more than its own name.
         if found is None or fold(found) != fold(name) or exactly not in (None, found):
             return None
@@ -327,69 +307,3 @@ class LDAPProvider(Service):
         """Log an error in the code. An outage has its own line, and a cancellation needs none."""
         if failure.check(ProviderUnavailable, CancelledError) is None:
             self.log.failure("LDAP: looking for accounts failed", failure)
-
-    def _who(self, found: Result, identifier: Identifier) -> Named | None:
-        """Tell whose entry was found; return ``None`` if none was, or none that can be used.
-
-        :param found: the result of the search.
-        :param identifier: what was searched for.
-        """
-        if not found.entries:
-            return None
-        typed = identifier.user_id.localpart if isinstance(identifier, UserIdentifier) else ""
-        name = self._name(found, str(identifier), typed)
-        if name is None:
-            return None
-        template = self._config.template
-        if template is not None and not typed and not template.makes(found.entries[0].dn):
-            problem = "its entry has a name that bind_dn_template does not make"
-            self._taken_for_unknown(identifier, problem)
-            return None
-        emails = _texts(found.entries[0], self._attributes.mail)
-        # Directories ignore some characters. Names with these would have rate limits of their own.
-        if isinstance(identifier, EmailIdentifier) and not _is_among(identifier.address, emails):
-            return None
-        if typed and localpart_from(typed) is None and fold(typed) != fold(name):
-            return None
-        return Named(name, user_id_from(name, self._server_name))
-
-    def _name(self, found: Result, asked: str, typed: str) -> str | None:
-        """Read the name of the entry that was found; return ``None`` if it is not clear.
-
-        :param found: the result of the search.
-        :param asked: what was searched for, for the log.
-        :param typed: the local part that was searched for, which chooses among several names of one
-            entry.
-        """
-        uid = self._attributes.uid
-        values = _texts(found.entries[0], uid)
-        same = [value for value in values if fold(value) == fold(typed)]
-        problem = None
-        if found.several:
-            problem = "there are several entries"
-        elif not same and len(values) > 1:
-            problem = f"its entry has several values of {uid}"
-        elif not any(values):
-            problem = f"its entry has no {uid}"
-        if problem is None:
-            return typed if typed in same else (same or list(values))[0]
-        self._taken_for_unknown(asked, problem)
-        return None
-
-    def _taken_for_unknown(self, asked: object, problem: str) -> None:
-        self.log.warn(
-            "LDAP: {who} is taken for unknown: {problem}", who=str(asked), problem=problem
-        )
-
-
-def _texts(entry: Entry, attribute: str | None) -> tuple[str, ...]:
-    """Return the values of an attribute that are text."""
-    texts = []
-    for value in entry.attributes.get(fold(attribute or ""), ()):
-        with suppress(UnicodeDecodeError):
-            texts.append(value.decode("utf-8"))
-    return tuple(texts)
-
-
-def _is_among(address: str, emails: Sequence[str]) -> bool:
-    return address in (canonical_email(email) for email in emails)
