@@ -30,9 +30,10 @@ from synapse_login_module.providers.ldap.config import LDAPConfig, parse
 from synapse_login_module.providers.ldap.diagnosis import DirectoryDiagnosis
 from synapse_login_module.providers.ldap.directory import Directory
 from synapse_login_module.providers.ldap.filters import ANY
+from synapse_login_module.providers.ldap.localparts import texts
 from synapse_login_module.providers.ldap.messages import Entry, Result, Search, can_be_sent
 from synapse_login_module.providers.ldap.names import filled_name
-from synapse_login_module.providers.ldap.naming import Naming, texts
+from synapse_login_module.providers.ldap.naming import Naming
 from synapse_login_module.providers.ldap.result_codes import (
     INVALID_CREDENTIALS,
     Bind,
@@ -173,7 +174,7 @@ class LDAPProvider(Service):
         search = self._searches.for_identifier(identifier)
         if search is None:
             # It is no user of this server, even if the directory is unavailable.
-            search_for_unknown = self._searches.for_localpart(self._unknown)
+            search_for_unknown = self._searches.for_nobody(self._unknown)
             with suppress(ProviderUnavailable):
                 await self._directory.search(*self._statuses.searches(search_for_unknown))
                 await self._bind_unknown(password)
@@ -298,7 +299,7 @@ class LDAPProvider(Service):
         if not found.entries:
             self.log.warn(
                 "LDAP: {account} sees no account below {base}: every account is unknown until it"
-                " may read there (or is filter, attributes.uid or base mistyped?)",
+                " may read there (or is filter, attributes.uid, localpart or base mistyped?)",
                 account=self._config.settings.bind_dn or "a search without bind_dn",
                 base=search.base,
             )

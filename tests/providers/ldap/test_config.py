@@ -224,7 +224,7 @@ class DocumentationTests(ConfigCase):
     def test_blocks(self) -> None:
         """``check-config`` accepts every configuration in it."""
         blocks = self.blocks()
-        self.assertEqual(len(blocks), 6)
+        self.assertEqual(len(blocks), 8)
         for block in blocks:
             self.assertIn("good", self.check(block))
 
