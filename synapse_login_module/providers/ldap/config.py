@@ -19,9 +19,10 @@ from synapse_login_module.config.validation import FilePath, Strict, config_path
 from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.model import AccountStatus, fold
 from synapse_login_module.outbound.tls import read_authorities
+from synapse_login_module.providers.ldap.administrators import AdminGroup
 from synapse_login_module.providers.ldap.connection import LDAPServer
 from synapse_login_module.providers.ldap.directory import Settings
-from synapse_login_module.providers.ldap.filters import PLACEHOLDER, filled, parsed
+from synapse_login_module.providers.ldap.filters import PLACEHOLDER, equals, filled, parsed
 from synapse_login_module.providers.ldap.localparts import ATTRIBUTE, Localpart, localpart_of
 from synapse_login_module.providers.ldap.names import Template
 from synapse_login_module.providers.ldap.tls import tls_for
@@ -66,6 +67,7 @@ class _Keys(Strict):
     filter: str | None = None
     localpart: Any = None
     group_filter: str | None = None
+    admin_group: _Text | None = None
     attributes: _Attributes = _Attributes()
     disabled_filter: str | None = None
     locked_filter: str | None = None
@@ -90,6 +92,7 @@ class LDAPConfig:
         that name is the local part, or ``template`` makes the entry's name from it.
     :param group_filter: the filter that every account must match; ``None`` for no condition.
     :param statuses: the filters of accounts that are not active. The first that matches counts.
+    :param admin_group: the group of server administrators; ``None`` for none.
     """
 
     keys: _Keys
@@ -99,6 +102,16 @@ class LDAPConfig:
     user_filter: Any
     group_filter: Any
     statuses: Sequence[tuple[AccountStatus, Any]]
+    admin_group: AdminGroup | None
+
+    @property
+    def only_inside_synapse(self) -> Mapping[str, str]:
+        """The keys that mean nothing elsewhere; see
+        :class:`~synapse_login_module.plugin.IPluginClass`.
+        """
+        if self.admin_group is None:
+            return {}
+        return {"admin_group": "it makes administrators of Synapse; see homeserver.config.admins"}
 
     @property
     def not_tried(self) -> Sequence[str]:
@@ -116,7 +129,7 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
     """
     keys = validate(_Keys, config)
     mistakes = Mistakes()
-    template, group_filter, user_filter = None, None, None
+    template, group_filter, user_filter, admin_group = None, None, None, None
     localpart: Any = None
     servers: Sequence[LDAPServer] = ()
     bind_password = ""
@@ -139,6 +152,8 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
         with mistakes.gathered():
             group_filter = _filter("group_filter", keys.group_filter)
     with mistakes.gathered():
+        admin_group = _admin_group(keys)
+    with mistakes.gathered():
         servers = _servers(keys, folder)
     with mistakes.gathered():
         bind_password = _bind_password(keys, folder)
@@ -160,6 +175,7 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
         user_filter,
         group_filter,
         statuses,
+        admin_group,
     )
 
 
@@ -221,6 +237,23 @@ def _user_filter(keys: _Keys) -> Any:
             f"{PLACEHOLDER} is no value in it; what every account matches goes in group_filter",
         )
     return user_filter
+
+
+def _admin_group(keys: _Keys) -> AdminGroup | None:
+    text = keys.admin_group
+    if text is None:
+        return None
+    if keys.base is None:
+        raise ConfigError("admin_group", "it needs base, below which members are found by their id")
+    if text.startswith("("):
+        return AdminGroup(text, _filter("admin_group", text), None)
+    try:
+        Template(text)
+    except ValueError:
+        raise ConfigError(
+            "admin_group", "neither a distinguished name nor a filter in brackets"
+        ) from None
+    return AdminGroup(text, equals("memberOf", text), text)
 
 
 def _preset_or_filter(key: str, text: str, presets: Mapping[str, str]) -> Any:

@@ -40,7 +40,8 @@ class Naming:
         self._subjects = Subjects(
             config.keys.attributes.subject,
             searchable=config.keys.base is not None,
-            required=config.keys.localpart is not None,
+            # A name may be made or given to another person, who would become an administrator too.
+            required=config.keys.localpart is not None or config.admin_group is not None,
         )
         self.attributes: Sequence[str] = (
             *self._localpart.attributes,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
 from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable, UnusableAccount
-from synapse_login_module.interfaces import IDiagnosable, IFindsAccounts, IPasswordProvider
+from synapse_login_module.interfaces import (
+    IDiagnosable,
+    IFindsAccounts,
+    INamesAdministrators,
+    IPasswordProvider,
+)
 from synapse_login_module.model import (
     Account,
     AccountStatus,
@@ -25,6 +31,7 @@ from synapse_login_module.model import (
 )
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.identifiers import Named, without_domain
+from synapse_login_module.providers.ldap.administrators import Administrators
 from synapse_login_module.providers.ldap.bind_times import BindTimes
 from synapse_login_module.providers.ldap.config import LDAPConfig, parse
 from synapse_login_module.providers.ldap.diagnosis import DirectoryDiagnosis
@@ -46,7 +53,7 @@ from synapse_login_module.providers.ldap.subjects import condition
 T = TypeVar("T")
 
 
-@implementer(IPasswordProvider, IFindsAccounts, IDiagnosable)
+@implementer(IPasswordProvider, IFindsAccounts, IDiagnosable, INamesAdministrators)
 @provider(IPluginClass)
 class LDAPProvider(Service):
     """Finds the entry of an account in a directory, and binds as it with the password.
@@ -90,6 +97,13 @@ class LDAPProvider(Service):
         self._reactor = environment.reactor
         self._bind_times = BindTimes(environment.reactor, environment.random)
         self._directory = Directory(config.settings, environment.reactor)
+        self.names_administrators = config.admin_group is not None
+        self._administrators = Administrators(
+            config.admin_group,
+            self._directory,
+            self._searches.for_any_account(),
+            environment.clock,
+        )
         if not config.keys.verify_certificate:
             self.log.warn("LDAP: certificates are not checked (verify_certificate: false)")
         if self._template and config.template is None:
@@ -101,6 +115,7 @@ class LDAPProvider(Service):
     def startService(self) -> None:
         """Start, and check in the background that some account can be found."""
         super().startService()
+        self._administrators.announce()
         self._directory.startService()
         self.looking = Deferred.fromCoroutine(self._look_for_accounts())
         self.looking.addErrback(self._cannot_look)
@@ -128,6 +143,16 @@ class LDAPProvider(Service):
         asked = self._status_by_name(search, user_id.localpart, exactly)
         return self._in_time(Deferred.fromCoroutine(asked))
 
+    def is_administrator(self, subject: str) -> Deferred[bool | None]:
+        """Look at ``admin_group``; see
+        :class:`~synapse_login_module.interfaces.INamesAdministrators`.
+        """
+        wanted = condition(subject)
+        if wanted is None or subject.startswith("@"):
+            return succeed(None)
+        asked = self._administrators.look(self._searches.for_id(*wanted))
+        return self._in_time(Deferred.fromCoroutine(asked))
+
     def find(self, identifier: Identifier) -> Deferred[Account | None]:
         """Find an account; see :class:`~synapse_login_module.interfaces.IFindsAccounts`."""
         identifier = without_domain(identifier, self._config.keys.domain)
@@ -142,6 +167,7 @@ class LDAPProvider(Service):
             self._searches.for_any_account(),
             self._reactor,
             self._clock,
+            self._config.admin_group,
         )
         return Deferred.fromCoroutine(diagnosis.of_all())
 
@@ -176,10 +202,11 @@ class LDAPProvider(Service):
             # It is no user of this server, even if the directory is unavailable.
             search_for_unknown = self._searches.for_nobody(self._unknown)
             with suppress(ProviderUnavailable):
-                await self._directory.search(*self._statuses.searches(search_for_unknown))
+                await self._directory.search(*self._login_searches(search_for_unknown))
                 await self._bind_unknown(password)
             return None
-        results = await self._directory.search(*self._statuses.searches(search))
+        results = await self._directory.search(*self._login_searches(search))
+        admin = self._administrators.take(results)
         found = results[0]
         who = self._naming.who(found, identifier)
         if who is None:
@@ -200,7 +227,10 @@ class LDAPProvider(Service):
             raise InvalidCredentials(user_id=who.user_id)
         user_id = who.require_user_id(self.log, self.name)
         status = await self._status_after_bind(entry, self._statuses.status(results))
-        return self._account(entry, who, user_id, status)
+        return replace(self._account(entry, who, user_id, status), admin=admin)
+
+    def _login_searches(self, search: Search) -> list[Search]:
+        return [*self._statuses.searches(search), *self._administrators.searches(search)]
 
     async def _find(self, identifier: Identifier) -> Account | None:
         """Search for the entry of an account."""
@@ -296,6 +326,7 @@ class LDAPProvider(Service):
         if search is None:
             return
         (found,) = await self._directory.look(search)
+        await self._administrators.check()
         if not found.entries:
             self.log.warn(
                 "LDAP: {account} sees no account below {base}: every account is unknown until it"
