@@ -205,7 +205,7 @@ class LDAPProvider(Service):
                 await self._directory.search(*self._login_searches(search_for_unknown))
                 await self._bind_unknown(password)
             return None
-        results = await self._directory.search(*self._login_searches(search))
+        results = await self._find_for_login(search, self._searches.for_made_name(identifier))
         admin = self._administrators.take(results)
         found = results[0]
         who = self._naming.who(found, identifier)
@@ -231,6 +231,18 @@ class LDAPProvider(Service):
 
     def _login_searches(self, search: Search) -> list[Search]:
         return [*self._statuses.searches(search), *self._administrators.searches(search)]
+
+    async def _find_for_login(self, search: Search, other: Search | None) -> list[Result]:
+        """Search for the entry of a login.
+
+        :param other: a search that counts if the first one finds nothing.
+        """
+        if other is None:
+            return await self._directory.search(*self._login_searches(search))
+        searches = self._login_searches(search), self._login_searches(other)
+        results = await self._directory.search(*searches[0], *searches[1])
+        middle = len(searches[0])
+        return results[:middle] if results[0].entries else results[middle:]
 
     async def _find(self, identifier: Identifier) -> Account | None:
         """Search for the entry of an account."""
