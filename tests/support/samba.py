@@ -6,15 +6,19 @@ import atexit
 import base64
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from random import randint
 
 from twisted.trial.unittest import SkipTest
 
+from tests.support.certificates import Authority
 from tests.support.process import Process, subprocess_environment, succeed
+from tests.support.waiting import until
 
 REALM = "ad.test"
 SUFFIX = "dc=ad,dc=test"
@@ -41,6 +45,7 @@ class Samba:
     """A domain controller with the account of a reader. Its port cannot be chosen.
 
     :ivar host: its own address on the loopback interface.
+    :ivar ca_file: the authority that has signed its certificate, which is for its address.
     """
 
     def __init__(self) -> None:
@@ -60,11 +65,19 @@ class Samba:
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )
         self._provision()
-        # Logins are sent in the clear on loopback, which the provisioned configuration forbids.
-        with_setting = config.read_text().replace(
-            "[global]\n", "[global]\n\tldap server require strong auth = no\n", 1
-        )
-        config.write_text(with_setting)
+        authority = Authority()
+        self.ca_file = authority.write(self._folder / "ca.pem")
+        certificate, key = authority.sign(self.host).write(self._folder)
+        key.chmod(0o600)
+        settings = {
+            # Logins are sent in the clear on loopback, which the provisioned settings forbid.
+            "ldap server require strong auth": "no",
+            "tls certfile": certificate,
+            "tls keyfile": key,
+            "tls cafile": self.ca_file,
+        }
+        lines = "".join(f"\t{name} = {value}\n" for name, value in settings.items())
+        config.write_text(config.read_text().replace("[global]\n", f"[global]\n{lines}", 1))
 
     @property
     def url(self) -> str:
@@ -75,6 +88,19 @@ class Samba:
         """Start the controller, wait until it answers, and add the reader."""
         self._process.start_and_wait(self._answers)
         self.change(person("reader", READER_PASSWORD))
+
+    def stop(self) -> None:
+        """Kill the controller."""
+        self._process.kill()
+
+    async def start_again(self) -> None:
+        """Start the controller that was stopped; the reactor runs meanwhile."""
+        self._process.launch()
+        await until(self._listens, "the controller", timeout=_TIMEOUT)
+
+    def _listens(self) -> bool:
+        with closing(socket.socket()) as tried:
+            return tried.connect_ex((self.host, _PORT)) == 0
 
     def change(self, ldif: str) -> None:
         """Change entries as an administrator, over TLS, which it requires for passwords."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field
@@ -22,19 +22,16 @@ from synapse_login_module.outbound.tls import read_authorities
 from synapse_login_module.providers.ldap.connection import LDAPServer
 from synapse_login_module.providers.ldap.directory import Settings
 from synapse_login_module.providers.ldap.filters import PLACEHOLDER, filled, parsed
-from synapse_login_module.providers.ldap.names import Template
+from synapse_login_module.providers.ldap.groups import KINDS, Groups
+from synapse_login_module.providers.ldap.names import Template, is_distinguished_name
+from synapse_login_module.providers.ldap.presets import DISABLED, LOCKED, Preset, with_defaults
+from synapse_login_module.providers.ldap.statuses import Condition
 from synapse_login_module.providers.ldap.tls import tls_for
 
 _PORTS = {"ldap": 389, "ldaps": 636}
 _ATTRIBUTE = r"^[A-Za-z][A-Za-z0-9-]*$"
+_ID = re.compile(r"<(GUID|SID)=[0-9A-Fa-fS-]+>")
 _DISTINGUISHED_NAME = re.compile(r"[A-Za-z0-9.-]+ *=")
-
-_DISABLED = {"active_directory": "(userAccountControl:1.2.840.113556.1.4.803:=2)"}
-_LOCKED = {
-    "ppolicy": "(pwdAccountLockedTime=*)",
-    # By an administrator; after too many wrong passwords, for good; and the same, for some time.
-    "389ds": "(|(nsAccountLock=TRUE)(accountUnlockTime=19700101000000Z)(accountUnlockTime>={now}))",
-}
 
 _Attribute = Annotated[str, Field(pattern=_ATTRIBUTE)]
 _Domain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -63,8 +60,11 @@ class _Keys(Strict):
     bind_password_file: FilePath | None = None
     base: _Text | None = None
     domain: _Domain | None = None
+    directory: Literal["active_directory", "openldap", "389ds", "freeipa", "shadow"] | None = None
     filter: str | None = None
     group_filter: str | None = None
+    groups: Annotated[tuple[_Text, ...], Field(strict=False, min_length=1)] | None = None
+    group_type: Literal["posix", "names", "active_directory"] | None = None
     attributes: _Attributes = _Attributes()
     disabled_filter: str | None = None
     locked_filter: str | None = None
@@ -87,7 +87,8 @@ class LDAPConfig:
     :param user_filter: finds the entry of a local part below ``base``; ``None`` if ``template``
         makes its name.
     :param group_filter: the filter that every account must match; ``None`` for no condition.
-    :param statuses: the filters of accounts that are not active. The first that matches counts.
+    :param groups: the groups of which every account must be in one; ``None`` for no condition.
+    :param statuses: the conditions of accounts that are not active. The first one counts.
     """
 
     keys: _Keys
@@ -95,7 +96,8 @@ class LDAPConfig:
     template: Template | None
     user_filter: Any
     group_filter: Any
-    statuses: Sequence[tuple[AccountStatus, Any]]
+    groups: Groups | None
+    statuses: Sequence[tuple[AccountStatus, Condition]]
 
     @property
     def not_tried(self) -> Sequence[str]:
@@ -111,9 +113,9 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
     :param folder: the folder that relative paths start from.
     :raise ConfigError: for all mistakes together.
     """
-    keys = validate(_Keys, config)
+    keys = validate(_Keys, with_defaults(config))
     mistakes = Mistakes()
-    template, group_filter, user_filter = None, None, None
+    template, group_filter, groups, user_filter = None, None, None, None
     servers: Sequence[LDAPServer] = ()
     bind_password = ""
     with mistakes.gathered():
@@ -122,16 +124,18 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
         user_filter = _user_filter(keys) if template is None else None
     statuses = []
     for status, key, presets in (
-        (AccountStatus.DEACTIVATED, "disabled_filter", _DISABLED),
-        (AccountStatus.LOCKED, "locked_filter", _LOCKED),
+        (AccountStatus.DEACTIVATED, "disabled_filter", DISABLED),
+        (AccountStatus.LOCKED, "locked_filter", LOCKED),
     ):
         text = getattr(keys, key)
         if text is not None:
             with mistakes.gathered():
-                statuses.append((status, _preset_or_filter(key, text, presets)))
+                statuses.append((status, _condition(key, text, presets)))
     if keys.group_filter is not None:
         with mistakes.gathered():
             group_filter = _filter("group_filter", keys.group_filter)
+    with mistakes.gathered():
+        groups = _groups(keys)
     with mistakes.gathered():
         servers = _servers(keys, folder)
     with mistakes.gathered():
@@ -152,6 +156,7 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
         template,
         user_filter,
         group_filter,
+        groups,
         statuses,
     )
 
@@ -200,11 +205,29 @@ def _user_filter(keys: _Keys) -> Any:
     return user_filter
 
 
-def _preset_or_filter(key: str, text: str, presets: Mapping[str, str]) -> Any:
-    if not text.startswith("(") and text not in presets:
+def _groups(keys: _Keys) -> Groups | None:
+    if keys.groups is None:
+        if keys.group_type is not None:
+            raise ConfigError("group_type", "it goes with groups")
+        return None
+    if keys.group_type is None:
+        raise ConfigError("group_type", f"groups needs it: one of {', '.join(KINDS)}")
+    for index, name in enumerate(keys.groups):
+        is_id = keys.group_type == "active_directory" and _ID.fullmatch(name)
+        is_name = _DISTINGUISHED_NAME.match(name) and is_distinguished_name(name)
+        if not is_id and not is_name:
+            raise ConfigError(f"groups.{index}", "no distinguished name (RFC 4514)")
+    return Groups(keys.groups, keys.group_type, keys.attributes.uid)
+
+
+def _condition(key: str, text: str, presets: Mapping[str, Preset]) -> Condition:
+    if text in presets:
+        preset = presets[text]
+        return Condition(_filter(key, preset.filter), preset.attribute, preset.test)
+    if not text.startswith("("):
         known = ", ".join(presets)
         raise ConfigError(key, f"neither a filter in brackets nor one of: {known}")
-    return _filter(key, presets.get(text, text))
+    return Condition(_filter(key, text))
 
 
 def _filter(key: str, text: str) -> Any:

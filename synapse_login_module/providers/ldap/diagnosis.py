@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import ceil
 from typing import Any
@@ -38,6 +38,7 @@ class DirectoryDiagnosis:
     :param settings: how the directory is reached.
     :param base: the distinguished name that accounts are searched below; ``None`` for none.
     :param any_account: a search that finds some account; ``None`` if there can be none.
+    :param groups: searches for each of the groups.
     :param clock: the wall clock, seconds since the epoch.
     """
 
@@ -46,12 +47,14 @@ class DirectoryDiagnosis:
         settings: Settings,
         base: str | None,
         any_account: Search | None,
+        groups: Sequence[Search],
         reactor: Any,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._base = base
         self._any_account = any_account
+        self._groups = groups
         self._reactor = reactor
         self._clock = clock
 
@@ -99,6 +102,8 @@ class DirectoryDiagnosis:
             began = time.perf_counter()
             result = await self._search(connection, self._any_account)
             findings += self._of_accounts(self._any_account, result, _since(began))
+        for group in self._groups:
+            findings.append(self._of_group(group, await self._search(connection, group)))
         return findings
 
     async def _search(self, connection: Connection, search: Search) -> Result:
@@ -125,6 +130,15 @@ class DirectoryDiagnosis:
             )
         else:
             yield good("search", f"accounts are found below {search.base!s}, in {took}")
+
+    def _of_group(self, search: Search, result: Result) -> Finding:
+        if result.code == SUCCESS and result.entries:
+            return good("group", f"{search.base!s} is found")
+        if result.code in (SUCCESS, NO_SUCH_OBJECT):
+            found = f"there is no {search.base!s}, or {self._reader} may not see it"
+        else:
+            found = f"the search of {search.base!s} is answered with {result}"
+        return failed("group", found, "correct groups, or allow bind_dn to read there")
 
     @property
     def _reader(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 from twisted.logger import Logger
 
@@ -17,8 +16,9 @@ from synapse_login_module.model import (
     localpart_from,
 )
 from synapse_login_module.providers.identifiers import Named, user_id_from
+from synapse_login_module.providers.ldap.addresses import emails_of
 from synapse_login_module.providers.ldap.config import LDAPConfig
-from synapse_login_module.providers.ldap.messages import Entry, Result
+from synapse_login_module.providers.ldap.messages import Entry, Result, texts
 from synapse_login_module.providers.ldap.subjects import Subjects
 
 
@@ -58,7 +58,7 @@ class Naming:
             problem = "its entry has a name that bind_dn_template does not make"
             self._taken_for_unknown(identifier, problem)
             return None
-        emails = texts(found.entries[0], self._attributes.mail)
+        emails = emails_of(found.entries[0], self._attributes.mail)
         # Directories ignore some characters. Names with these would have rate limits of their own.
         if isinstance(identifier, EmailIdentifier) and not _is_among(identifier.address, emails):
             return None
@@ -108,15 +108,6 @@ class Naming:
         self.log.warn(
             "LDAP: {who} is taken for unknown: {problem}", who=str(asked), problem=problem
         )
-
-
-def texts(entry: Entry, attribute: str | None) -> tuple[str, ...]:
-    """Return the values of an attribute that are text."""
-    found = []
-    for value in entry.attributes.get(fold(attribute or ""), ()):
-        with suppress(UnicodeDecodeError):
-            found.append(value.decode("utf-8"))
-    return tuple(found)
 
 
 def _is_among(address: str, emails: Sequence[str]) -> bool:

@@ -123,9 +123,17 @@ class ConfigTests(ConfigCase):
             (GOOD, {"filter": ""}, "filter"),
             (GOOD, {"group_filter": "memberOf"}, "group_filter"),
             (GOOD, {"group_filter": "(" * 5000}, "group_filter"),
-            (GOOD, {"disabled_filter": "ppolicy"}, "disabled_filter"),
+            (GOOD, {"disabled_filter": "policy"}, "disabled_filter"),
             (GOOD, {"disabled_filter": "(x"}, "disabled_filter"),
-            (GOOD, {"locked_filter": "active_directory"}, "locked_filter"),
+            (GOOD, {"locked_filter": "shadow"}, "locked_filter"),
+            (GOOD, {"directory": "novell"}, "directory"),
+            (GOOD, {"directory": ["openldap"]}, "directory"),
+            (GOOD, {"groups": ["cn=x"]}, "group_type"),
+            (GOOD, {"groups": [], "group_type": "posix"}, "groups"),
+            (GOOD, {"groups": ["matrix"], "group_type": "posix"}, "groups.0"),
+            (GOOD, {"groups": ["cn=x", "<GUID=00>"], "group_type": "names"}, "groups.1"),
+            (GOOD, {"group_type": "posix"}, "group_type"),
+            (GOOD, {"groups": ["cn=x"], "group_type": "unix"}, "group_type"),
             (GOOD, {"attributes": {"uid": None}}, "attributes.uid"),
             (GOOD, {"attributes": {"uid": "a)(b"}}, "attributes.uid"),
             (GOOD, {"attributes": {"mail": ""}}, "attributes.mail"),
@@ -224,7 +232,7 @@ class DocumentationTests(ConfigCase):
     def test_blocks(self) -> None:
         """``check-config`` accepts every configuration in it."""
         blocks = self.blocks()
-        self.assertEqual(len(blocks), 6)
+        self.assertEqual(len(blocks), 7)
         for block in blocks:
             self.assertIn("good", self.check(block))
 

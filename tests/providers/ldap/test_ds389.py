@@ -149,7 +149,7 @@ class DS389Tests(DS389Case):
         self.add("zoe")
         provider = self.directory()
         await self.assert_rejected(provider, "zoe", WRONG)
-        (quickest,) = provider._bind_times._seen
+        (quickest,) = provider._binds.times._seen
         began = reactor.seconds()
         self.assertIsNone(await self.log_in(provider, "nobody", WRONG))
         self.assertGreaterEqual(reactor.seconds() - began, quickest)
