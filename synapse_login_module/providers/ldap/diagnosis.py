@@ -12,6 +12,7 @@ from synapse_login_module.common.concurrency import at_once
 from synapse_login_module.model import Finding
 from synapse_login_module.model.findings import failed, good, in_milliseconds, on_one_line, warning
 from synapse_login_module.outbound.examining import advice_on_connecting, of_certificate
+from synapse_login_module.providers.ldap.administrators import AdminGroup, proof
 from synapse_login_module.providers.ldap.connection import (
     ENTRIES,
     Connection,
@@ -40,6 +41,7 @@ class DirectoryDiagnosis:
     :param any_account: a search that finds some account; ``None`` if there can be none.
     :param groups: searches for each of the groups.
     :param clock: the wall clock, seconds since the epoch.
+    :param admin_group: the group of server administrators; ``None`` for none.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class DirectoryDiagnosis:
         groups: Sequence[Search],
         reactor: Any,
         clock: Callable[[], float],
+        admin_group: AdminGroup | None = None,
     ) -> None:
         self._settings = settings
         self._base = base
@@ -57,6 +60,7 @@ class DirectoryDiagnosis:
         self._groups = groups
         self._reactor = reactor
         self._clock = clock
+        self._admin_group = admin_group
 
     async def of_all(self) -> list[Finding]:
         """Examine all servers, side by side."""
@@ -102,8 +106,12 @@ class DirectoryDiagnosis:
             began = time.perf_counter()
             result = await self._search(connection, self._any_account)
             findings += self._of_accounts(self._any_account, result, _since(began))
-        for group in self._groups:
-            findings.append(self._of_group(group, await self._search(connection, group)))
+            group = self._admin_group
+            if group is not None:
+                result = await self._search(connection, proof(group, self._any_account))
+                findings.append(self._of_admin_group(group, result))
+        for each in self._groups:
+            findings.append(self._of_group(each, await self._search(connection, each)))
         return findings
 
     async def _search(self, connection: Connection, search: Search) -> Result:
@@ -139,6 +147,12 @@ class DirectoryDiagnosis:
         else:
             found = f"the search of {search.base!s} is answered with {result}"
         return failed("group", found, "correct groups, or allow bind_dn to read there")
+
+    def _of_admin_group(self, group: AdminGroup, result: Result) -> Finding:
+        if result.entries:
+            return good("admin_group", f"{group.text} is there")
+        found = f"{group.text} has no member, or is not there, or {self._reader} may not see it"
+        return warning("admin_group", found, "correct admin_group, or allow bind_dn to read there")
 
     @property
     def _reader(self) -> str:

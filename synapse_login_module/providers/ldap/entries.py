@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from synapse_login_module.model import AccountStatus
+from synapse_login_module.providers.ldap.administrators import Administrators
 from synapse_login_module.providers.ldap.directory import Directory
 from synapse_login_module.providers.ldap.filters import ANY
 from synapse_login_module.providers.ldap.groups import Groups
@@ -19,40 +20,57 @@ class Found(NamedTuple):
 
     :param result: its entry; none if the account is in none of the groups.
     :param status: its status.
+    :param admin: whether it is a member of ``admin_group``; ``None`` if that was not asked.
     """
 
     result: Result
     status: AccountStatus
+    admin: bool | None
 
 
 class Entries:
     """Searches for entries.
 
-    The searches for a status are sent together with the one for the entry. The groups are searched
-    afterwards, since what they hold is in the entry. If there is no entry, they are searched for
-    one that does not exist, so that the time is the same.
+    The searches for a status, and for administrators, are sent together with the one for the entry.
+    The groups are searched afterwards, since what they hold is in the entry. If there is no entry,
+    they are searched for one that does not exist, so that the time is the same.
 
     :param directory: is searched.
     :param statuses: adds the searches for statuses.
     :param groups: the groups of which an account has to be in one; ``None`` for no condition.
+    :param administrators: adds the search for ``admin_group`` to those of a login.
     :param nobody: an entry that does not exist.
     """
 
     def __init__(
-        self, directory: Directory, statuses: Statuses, groups: Groups | None, nobody: Entry
+        self,
+        directory: Directory,
+        statuses: Statuses,
+        groups: Groups | None,
+        administrators: Administrators,
+        nobody: Entry,
     ) -> None:
         self._directory = directory
         self._statuses = statuses
         self._groups = groups
+        self._administrators = administrators
         self._nobody = nobody
 
     async def search(self, search: Search) -> Found:
         """Search for a login."""
-        return await self._find(self._directory.search, search)
+        ask = self._directory.search
+        searches = self._statuses.searches(search)
+        results = await ask(*searches, *self._administrators.searches(search))
+        admin = self._administrators.take(results)
+        status = self._statuses.status(results)
+        return Found(await self._of_members(ask, results[0]), status, admin)
 
     async def look(self, search: Search) -> Found:
         """Search for a look at an account."""
-        return await self._find(self._directory.look, search)
+        ask = self._directory.look
+        results = await ask(*self._statuses.searches(search))
+        status = self._statuses.status(results)
+        return Found(await self._of_members(ask, results[0]), status, None)
 
     async def status_of(self, entry: Entry) -> AccountStatus:
         """Read the status of an entry that was found before."""
@@ -60,12 +78,12 @@ class Entries:
         results = await self._directory.search(*self._statuses.searches(search))
         return self._statuses.status(results)
 
-    async def _find(self, ask: Callable[..., Awaitable[list[Result]]], search: Search) -> Found:
-        results = await ask(*self._statuses.searches(search))
-        found, status = results[0], self._statuses.status(results)
-        if self._groups is not None:
-            entry = found.entries[0] if found.entries else self._nobody
-            memberships = await ask(*self._groups.searches(entry))
-            if not any(each.entries for each in memberships):
-                found = replace(found, entries=())
-        return Found(found, status)
+    async def _of_members(
+        self, ask: Callable[..., Awaitable[list[Result]]], found: Result
+    ) -> Result:
+        """Remove the entry from a result if it is in none of the groups."""
+        if self._groups is None:
+            return found
+        entry = found.entries[0] if found.entries else self._nobody
+        memberships = await ask(*self._groups.searches(entry))
+        return found if any(each.entries for each in memberships) else replace(found, entries=())

@@ -18,7 +18,7 @@ from synapse_login_module.model import (
 from synapse_login_module.providers.identifiers import Named, user_id_from
 from synapse_login_module.providers.ldap.addresses import emails_of
 from synapse_login_module.providers.ldap.config import LDAPConfig
-from synapse_login_module.providers.ldap.messages import Entry, Result, texts
+from synapse_login_module.providers.ldap.messages import Entry, Result
 from synapse_login_module.providers.ldap.subjects import Subjects
 
 
@@ -36,10 +36,17 @@ class Naming:
         self._attributes = config.keys.attributes
         self._template = config.template
         self._server_name = server_name
+        self._localpart = config.localpart
         self._subjects = Subjects(
-            config.keys.attributes.subject, searchable=config.keys.base is not None
+            config.keys.attributes.subject,
+            searchable=config.keys.base is not None,
+            # A name may be made or given to another person, who would become an administrator too.
+            required=config.keys.localpart is not None or config.admin_group is not None,
         )
-        self.attributes: Sequence[str] = (self._attributes.uid, *self._subjects.attributes)
+        self.attributes: Sequence[str] = (
+            *self._localpart.attributes,
+            *self._subjects.attributes,
+        )
 
     def who(self, found: Result, identifier: Identifier) -> Named | None:
         """Tell whose entry was found; return ``None`` if none was, or none that can be used.
@@ -74,16 +81,16 @@ class Naming:
         :param typed: the local part that was searched for, which chooses among several names of one
             entry.
         """
-        uid = self._attributes.uid
-        values = texts(found.entries[0], uid)
+        described = self._localpart.described
+        values = self._localpart.names(found.entries[0])
         same = [value for value in values if fold(value) == fold(typed)]
         problem = None
         if found.several:
             problem = "there are several entries"
         elif not same and len(values) > 1:
-            problem = f"its entry has several values of {uid}"
+            problem = f"its entry has several values of {described}"
         elif not any(values):
-            problem = f"its entry has no {uid}"
+            problem = f"its entry has no {described}"
         if problem is None:
             return typed if typed in same else (same or list(values))[0]
         self._taken_for_unknown(asked, problem)

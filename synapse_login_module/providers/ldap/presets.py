@@ -94,8 +94,10 @@ def with_defaults(config: Mapping[str, Any]) -> Mapping[str, Any]:
     directory = config.get("directory")
     defaults = DIRECTORIES.get(directory, {}) if isinstance(directory, str) else {}
     own = config.get("attributes", {})
+    made = ("uid",) if config.get("localpart") is not None else ()
     if "attributes" in defaults and isinstance(own, Mapping):
-        own = {**defaults["attributes"], **own}
+        set_here = {key: value for key, value in defaults["attributes"].items() if key not in made}
+        own = {**set_here, **own}
     added = {key: value for key, value in defaults.items() if key != "attributes"}
     if "groups" not in config:
         added.pop("group_type", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
 from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable, UnusableAccount
-from synapse_login_module.interfaces import IDiagnosable, IFindsAccounts, IPasswordProvider
+from synapse_login_module.interfaces import (
+    IDiagnosable,
+    IFindsAccounts,
+    INamesAdministrators,
+    IPasswordProvider,
+)
 from synapse_login_module.model import (
     Account,
     AccountStatus,
@@ -26,6 +32,7 @@ from synapse_login_module.model import (
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.identifiers import Named, without_domain
 from synapse_login_module.providers.ldap.addresses import emails_of
+from synapse_login_module.providers.ldap.administrators import Administrators
 from synapse_login_module.providers.ldap.binding import UserBinds
 from synapse_login_module.providers.ldap.config import LDAPConfig, parse
 from synapse_login_module.providers.ldap.diagnosis import DirectoryDiagnosis
@@ -41,7 +48,7 @@ from synapse_login_module.providers.ldap.subjects import condition
 T = TypeVar("T")
 
 
-@implementer(IPasswordProvider, IFindsAccounts, IDiagnosable)
+@implementer(IPasswordProvider, IFindsAccounts, IDiagnosable, INamesAdministrators)
 @provider(IPluginClass)
 class LDAPProvider(Service):
     """Finds the entry of an account in a directory, and binds as it with the password.
@@ -84,11 +91,19 @@ class LDAPProvider(Service):
         self._hashing = environment.hashing
         self._reactor = environment.reactor
         self._directory = Directory(config.settings, environment.reactor)
+        self.names_administrators = config.admin_group is not None
+        self._administrators = Administrators(
+            config.admin_group,
+            self._directory,
+            self._searches.for_any_account(),
+            environment.clock,
+        )
         nobody = octets(self._unknown)
         self._entries = Entries(
             self._directory,
             Statuses(config.statuses, environment.clock),
             config.groups,
+            self._administrators,
             Entry(octets(unknown_dn), {fold(self._attributes.uid): (nobody,)}),
         )
         self._binds = UserBinds(
@@ -109,6 +124,7 @@ class LDAPProvider(Service):
     def startService(self) -> None:
         """Start, and check in the background that some account can be found."""
         super().startService()
+        self._administrators.announce()
         self._directory.startService()
         self.looking = Deferred.fromCoroutine(self._look_for_accounts())
         self.looking.addErrback(self._cannot_look)
@@ -136,6 +152,16 @@ class LDAPProvider(Service):
         asked = self._status_by_name(search, user_id.localpart, exactly)
         return self._in_time(Deferred.fromCoroutine(asked))
 
+    def is_administrator(self, subject: str) -> Deferred[bool | None]:
+        """Look at ``admin_group``; see
+        :class:`~synapse_login_module.interfaces.INamesAdministrators`.
+        """
+        wanted = condition(subject)
+        if wanted is None or subject.startswith("@"):
+            return succeed(None)
+        asked = self._administrators.look(self._searches.for_id(*wanted))
+        return self._in_time(Deferred.fromCoroutine(asked))
+
     def find(self, identifier: Identifier) -> Deferred[Account | None]:
         """Find an account; see :class:`~synapse_login_module.interfaces.IFindsAccounts`."""
         identifier = without_domain(identifier, self._config.keys.domain)
@@ -151,6 +177,7 @@ class LDAPProvider(Service):
             self._group_lookups(),
             self._reactor,
             self._clock,
+            self._config.admin_group,
         )
         return Deferred.fromCoroutine(diagnosis.of_all())
 
@@ -183,31 +210,31 @@ class LDAPProvider(Service):
         search = self._searches.for_identifier(identifier)
         if search is None:
             # It is no user of this server, even if the directory is unavailable.
-            search_for_unknown = self._searches.for_localpart(self._unknown)
+            search_for_unknown = self._searches.for_nobody(self._unknown)
             with suppress(ProviderUnavailable):
                 await self._entries.search(search_for_unknown)
                 await self._binds.as_unknown(password)
             return None
-        found, status = await self._entries.search(search)
-        who = self._naming.who(found, identifier)
+        found = await self._entries.search(search)
+        who = self._naming.who(found.result, identifier)
         if who is None:
             await self._binds.as_unknown(password)
             return None
-        entry = found.entries[0]
+        entry, status = found.result.entries[0], found.status
         proven = await self._binds.as_entry(entry, who, password)
         user_id = who.require_user_id(self.log, self.name)
         if status is not AccountStatus.DEACTIVATED:
             is_locked = status is AccountStatus.LOCKED and proven is AccountStatus.ACTIVE
             # A right password may end a lock, so the status of a locked account is read again.
             status = await self._entries.status_of(entry) if is_locked else proven
-        return self._account(entry, who, user_id, status)
+        return replace(self._account(entry, who, user_id, status), admin=found.admin)
 
     async def _find(self, identifier: Identifier) -> Account | None:
         """Search for the entry of an account."""
         search = self._searches.for_identifier(identifier)
         if search is None:
             return None
-        found, status = await self._entries.look(search)
+        found, status, _ = await self._entries.look(search)
         who = self._naming.who(found, identifier)
         if who is None or who.user_id is None:
             return None
@@ -228,7 +255,7 @@ class LDAPProvider(Service):
         search = self._searches.for_id(attribute, value)
         if search is None:
             raise ProviderUnavailable("LDAP: base is needed to find an entry by its id")
-        found, status = await self._entries.look(search)
+        found, status, _ = await self._entries.look(search)
         if found.entries and found.several:
             self.log.error("LDAP: several entries have one {attribute}", attribute=attribute)
             raise UnusableAccount(f"LDAP: several entries have one {attribute}")
@@ -241,7 +268,7 @@ class LDAPProvider(Service):
 
         :param exactly: the spelling that the entry must have; ``None`` to ignore case.
         """
-        found, status = await self._entries.look(search)
+        found, status, _ = await self._entries.look(search)
         if not found.entries:
             return None
         own = self._naming.name(found, name, name)
@@ -263,10 +290,11 @@ class LDAPProvider(Service):
                     "LDAP: there is no group {group}, or the search account may not see it",
                     group=group.base,
                 )
+        await self._administrators.check()
         if not found.entries:
             self.log.warn(
                 "LDAP: {account} sees no account below {base}: every account is unknown until it"
-                " may read there (or is filter, attributes.uid or base mistyped?)",
+                " may read there (or is filter, attributes.uid, localpart or base mistyped?)",
                 account=self._config.settings.bind_dn or "a search without bind_dn",
                 base=search.base,
             )

@@ -232,7 +232,7 @@ class DocumentationTests(ConfigCase):
     def test_blocks(self) -> None:
         """``check-config`` accepts every configuration in it."""
         blocks = self.blocks()
-        self.assertEqual(len(blocks), 7)
+        self.assertEqual(len(blocks), 9)
         for block in blocks:
             self.assertIn("good", self.check(block))
 
