@@ -2,14 +2,76 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
 
+from synapse_login_module.errors import InvalidCredentials
 from synapse_login_module.model import AccountStatus
 from synapse_login_module.providers.ldap import LDAPProvider
 from tests.providers.ldap.case import LDAPCase, reactor
-from tests.support.ds389 import DS389, MAX_FAILURES, PEOPLE, READER_DN, READER_PASSWORD
+from tests.support.ds389 import (
+    DS389,
+    MAX_FAILURES,
+    PEOPLE,
+    READER_DN,
+    READER_PASSWORD,
+    SUFFIX,
+)
 
 WRONG = "looking-glass"
+
+POLICY = """\
+dn: cn=config
+changetype: modify
+replace: passwordMustChange
+passwordMustChange: {value}
+-
+replace: passwordExp
+passwordExp: {value}
+"""
+
+INACTIVE_ROLE = f"""\
+dn: cn=inactive,{SUFFIX}
+changetype: add
+objectClass: LDAPsubentry
+objectClass: nsRoleDefinition
+objectClass: nsSimpleRoleDefinition
+objectClass: nsManagedRoleDefinition
+cn: inactive
+
+dn: cn=templates,{SUFFIX}
+changetype: add
+objectClass: nsContainer
+cn: templates
+
+dn: cn="cn=inactive,{SUFFIX}",cn=templates,{SUFFIX}
+changetype: add
+objectClass: extensibleObject
+objectClass: costemplate
+objectClass: ldapsubentry
+cosPriority: 1
+nsAccountLock: true
+
+dn: cn=locks,{SUFFIX}
+changetype: add
+objectClass: ldapsubentry
+objectClass: cosSuperDefinition
+objectClass: cosClassicDefinition
+cosTemplateDn: cn=templates,{SUFFIX}
+cosSpecifier: nsRole
+cosAttribute: nsAccountLock operational
+"""
+"""A role that inactivates its members, as the server's own commands make one."""
+
+UNDO_INACTIVE_ROLE = "".join(
+    f"dn: {each},{SUFFIX}\nchangetype: delete\n\n"
+    for each in (
+        "cn=locks",
+        f'cn="cn=inactive,{SUFFIX}",cn=templates',
+        "cn=templates",
+        "cn=inactive",
+    )
+)
 
 
 @cache
@@ -94,6 +156,78 @@ class DS389Tests(DS389Case):
             await self.assert_rejected(provider, "lou", "pw-lou")
             await self.assert_rejected(provider, "lou", WRONG)
             self.assertIs(await provider.account_status("@lou:example.com"), expected)
+
+    async def test_reasons(self) -> None:
+        """The log and ``check-login`` have the reason; a wrong password has none."""
+        self.add("lou", nsAccountLock="TRUE")
+        self.add("ann")
+        provider = self.directory(directory="389ds")
+        details = []
+        for name, password in (("lou", "pw-lou"), ("lou", WRONG), ("ann", WRONG)):
+            with self.assertRaises(InvalidCredentials) as raised:
+                await self.log_in(provider, name, password)
+            details.append(raised.exception.detail)
+        self.assertEqual(details, ["the account is locked", "the account is locked", ""])
+        self.assertIn("Account inactivated", self.logged[-1])
+        look = await provider.account_status("@lou:example.com")
+        self.assertIs(look, AccountStatus.DEACTIVATED)
+
+    async def test_inactivated_by_a_role(self) -> None:
+        """An account that a role inactivates is closed: the server computes that it is."""
+        self.add("rob")
+        self.ds.change(INACTIVE_ROLE)
+        self.addCleanup(self.ds.change, UNDO_INACTIVE_ROLE)
+        provider = self.directory(directory="389ds")
+        self.assertIs(await provider.account_status("@rob:example.com"), AccountStatus.ACTIVE)
+        self.replace("rob", "nsRoleDN", f"cn=inactive,{SUFFIX}")
+        await self.assert_rejected(provider, "rob", "pw-rob")
+        look = await provider.account_status("@rob:example.com")
+        self.assertIs(look, AccountStatus.DEACTIVATED)
+
+    async def test_must_change(self) -> None:
+        """A password that an administrator has set is accepted by the bind, for nothing but its
+        change: it is no login. Nor is one that has expired. A wrong one is wrong.
+        """
+        for uid in ("old", "soon", "own"):
+            self.add(uid)
+        self.ds.change(POLICY.format(value="on"))
+        self.addCleanup(self.ds.change, POLICY.format(value="off"))
+        self.add("mia")
+        self.replace("old", "passwordExpirationTime", "20200101000000Z")
+        tomorrow = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + 3600))
+        self.replace("soon", "passwordExpirationTime", tomorrow)
+        provider = self.directory(directory="389ds")
+        for uid, expected in (
+            ("mia", AccountStatus.PASSWORD_EXPIRED),
+            ("old", AccountStatus.PASSWORD_EXPIRED),
+            ("soon", AccountStatus.ACTIVE),
+            ("own", AccountStatus.ACTIVE),
+        ):
+            account = await self.assert_logs_in(provider, uid)
+            self.assertIs(account.status, expected, uid)
+            await self.assert_rejected(provider, uid, WRONG)
+            look = await provider.account_status(f"@{uid}:example.com")
+            self.assertIs(look, AccountStatus.ACTIVE, uid)
+
+    async def test_groups(self) -> None:
+        """Members of a group that lists them, without a word about it in their entries."""
+        group = f"cn=matrix,{SUFFIX}"
+        self.add("ann")
+        self.add("ben")
+        self.ds.change(
+            f"dn: {group}\nchangetype: add\nobjectClass: groupOfNames\ncn: matrix\n"
+            f"member: uid=ann,{PEOPLE}\n"
+        )
+        self.addCleanup(self.ds.change, f"dn: {group}\nchangetype: delete\n")
+        provider = self.directory(directory="389ds", groups=[group])
+        account = await self.assert_logs_in(provider, "ann")
+        self.assertIsNone(await self.log_in(provider, "ben"))
+        self.assertIs(await provider.account_status(account.subject), AccountStatus.ACTIVE)
+        self.ds.change(
+            f"dn: {group}\nchangetype: modify\nreplace: member\nmember: uid=ben,{PEOPLE}\n"
+        )
+        self.assertIsNone(await provider.account_status(account.subject))
+        await self.assert_logs_in(provider, "ben")
 
     async def test_end_of_a_lock(self) -> None:
         """A lock that has expired does not count; one without an end does."""
