@@ -56,11 +56,17 @@ class Entries:
         self._administrators = administrators
         self._nobody = nobody
 
-    async def search(self, search: Search) -> Found:
-        """Search for a login."""
+    async def search(self, search: Search, other: Search | None = None) -> Found:
+        """Search for a login.
+
+        :param other: a search that is sent along, and counts if the first one finds nothing.
+        """
         ask = self._directory.search
-        searches = self._statuses.searches(search)
-        results = await ask(*searches, *self._administrators.searches(search))
+        searches = self._for_login(search)
+        results = await ask(*searches, *([] if other is None else self._for_login(other)))
+        if len(results) > len(searches):
+            middle = len(searches)
+            results = results[:middle] if results[0].entries else results[middle:]
         admin = self._administrators.take(results)
         status = self._statuses.status(results)
         return Found(await self._of_members(ask, results[0]), status, admin)
@@ -77,6 +83,9 @@ class Entries:
         search = Search(entry.dn, False, ANY, NO_ATTRIBUTES)
         results = await self._directory.search(*self._statuses.searches(search))
         return self._statuses.status(results)
+
+    def _for_login(self, search: Search) -> list[Search]:
+        return [*self._statuses.searches(search), *self._administrators.searches(search)]
 
     async def _of_members(
         self, ask: Callable[..., Awaitable[list[Result]]], found: Result

@@ -215,7 +215,7 @@ class LDAPProvider(Service):
                 await self._entries.search(search_for_unknown)
                 await self._binds.as_unknown(password)
             return None
-        found = await self._entries.search(search)
+        found = await self._entries.search(search, self._searches.for_made_name(identifier))
         who = self._naming.who(found.result, identifier)
         if who is None:
             await self._binds.as_unknown(password)

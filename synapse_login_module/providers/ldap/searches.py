@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from synapse_login_module.model import EmailIdentifier, Identifier, PhoneIdentifier, UserId
+from synapse_login_module.model import (
+    EmailIdentifier,
+    Identifier,
+    PhoneIdentifier,
+    UserId,
+    UserIdentifier,
+)
 from synapse_login_module.providers.identifiers import is_name, own_user_id
 from synapse_login_module.providers.ldap.addresses import values_for
 from synapse_login_module.providers.ldap.config import LDAPConfig
@@ -54,6 +60,23 @@ class Searches:
             number = identifier.msisdn
             return self._for_values(attributes.phone, number, f"+{number}")
         return self._for_user(identifier.user_id)
+
+    def for_made_name(self, identifier: Identifier) -> Search | None:
+        """Search for the account whose user ID a client gives, where users log in by another name.
+
+        A client that wants the password once more gives the user ID. ``None`` where the names are
+        the same, or ``localpart`` is not configured.
+        """
+        if self._config.user_filter is None or self._config.keys.localpart is None:
+            return None
+        if not isinstance(identifier, UserIdentifier):
+            return None
+        localpart = identifier.user_id.localpart
+        made = self._localpart.makes(localpart)
+        return self._below(
+            self._base or "",
+            self._of_accounts(unmatched(self._localpart, localpart) if made is None else made),
+        )
 
     def for_localpart(self, localpart: str) -> Search | None:
         """Search for the entry of the user who logs in by this name; ``None`` when there can be

@@ -120,13 +120,30 @@ class LocalpartTests(LDAPCase):
         await self.assert_logs_in(provider, "A.Liddell", "wonderland", "@a.liddell:example.com")
 
     async def test_filter(self) -> None:
-        """A filter says by which name users log in; the user ID is made as before."""
-        provider = self.made(anna("x1"), anna("x2", "Bob", "X1"), filter="(uid={localpart})")
-        account = await self.assert_logs_in(provider, "x1", "pw-x1", "@anna.smith:example.com")
-        self.assertIsNone(await self.log_in(provider, "anna.smith", "pw-x1"))
+        """A filter says by which name users log in; the user ID is made as before. It is accepted
+        as well, since clients give it, unless it is another user's name for logging in.
+        """
+        provider = self.made(
+            anna("x1"),
+            anna("x2", "Bob", "X1"),
+            anna("eve.doe", "Ann", "Other"),
+            anna("x4", "Eve", "Doe"),
+            filter="(uid={localpart})",
+            group_filter="(!(title=left))",
+        )
+        for typed in ("x1", "anna.smith", "ANNA.Smith"):
+            account = await self.assert_logs_in(provider, typed, "pw-x1", "@anna.smith:example.com")
         for asked in (account.user_id, account.subject):
             self.assertIs(await provider.account_status(asked), AccountStatus.ACTIVE)
         self.assertIsNone(await provider.account_status("@x1:example.com"))
+        await self.assert_logs_in(provider, "eve.doe", "pw-eve.doe", "@ann.other:example.com")
+        await self.assert_logs_in(provider, "x4", "pw-x4", "@eve.doe:example.com")
+        await self.assert_rejected(provider, "eve.doe", "pw-x4")
+        for unknown in ("x9", "anna", "smith.anna"):
+            self.assertIsNone(await self.log_in(provider, unknown, "pw-x1"), unknown)
+        self.server.change(f"dn: uid=x1,{PEOPLE}\nchangetype: modify\nadd: title\ntitle: left\n")
+        for typed in ("x1", "anna.smith"):
+            self.assertIsNone(await self.log_in(provider, typed, "pw-x1"), typed)
 
     async def test_same_name(self) -> None:
         """Of two entries that make one local part, neither is the other: by that name both are
