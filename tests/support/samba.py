@@ -18,7 +18,6 @@ from twisted.trial.unittest import SkipTest
 
 from tests.support.certificates import Authority
 from tests.support.process import Process, subprocess_environment, succeed
-from tests.support.waiting import until
 
 REALM = "ad.test"
 SUFFIX = "dc=ad,dc=test"
@@ -95,8 +94,7 @@ class Samba:
 
     async def start_again(self) -> None:
         """Start the controller that was stopped; the reactor runs meanwhile."""
-        self._process.launch()
-        await until(self._listens, "the controller", timeout=_TIMEOUT)
+        await self._process.start(self._listens)
 
     def _listens(self) -> bool:
         with closing(socket.socket()) as tried:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from uuid import UUID
 
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import deferLater
-
-from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.model import AccountStatus
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.ldap.filters import ANY
 from synapse_login_module.providers.ldap.messages import Search
-from tests.providers.ldap.case import reactor
+from tests.providers.ldap.load import restart_under_load
 from tests.providers.ldap.test_ad_states import PASSWORD, WRONG, StatesCase
 from tests.support.ports import free_port
 from tests.support.samba import SUFFIX, USERS
-from tests.support.waiting import until
 
 
 class GroupsTests(StatesCase):
@@ -143,26 +139,9 @@ class ServersTests(StatesCase):
         """Logins during a restart succeed or are an outage, and never anything else."""
         self.add("ann")
         provider = self.by_preset(retry_after="1s", connect_timeout="1s")
-        outcomes = {"ok": 0, "outage": 0}
-        self.running = True
 
-        async def keep_logging_in() -> None:
-            while self.running:
-                try:
-                    await self.assert_logs_in(provider, "ann", PASSWORD)
-                except ProviderUnavailable:
-                    outcomes["outage"] += 1
-                    await deferLater(reactor, 0.05)
-                else:
-                    outcomes["ok"] += 1
+        def log_in() -> Awaitable[object]:
+            return self.assert_logs_in(provider, "ann", PASSWORD)
 
-        loads = [Deferred.fromCoroutine(keep_logging_in()) for _ in range(4)]
-        await until(lambda: outcomes["ok"] >= 8, "logins before the restart")
-        self.samba.stop()
-        await until(lambda: outcomes["outage"] >= 4, "outages")
-        before = outcomes["ok"]
-        await self.samba.start_again()
-        await until(lambda: outcomes["ok"] >= before + 8, "logins after the restart")
-        self.running = False
-        await gatherResults(loads)
+        await restart_under_load(log_in, self.samba.stop, self.samba.start_again)
         await self.assert_rejected(provider, "ann", WRONG)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable
 from functools import cache
+from pathlib import Path
 
 from synapse_login_module.errors import InvalidCredentials
-from synapse_login_module.model import AccountStatus
+from synapse_login_module.model import AccountStatus, EmailIdentifier, PhoneIdentifier
 from synapse_login_module.providers.ldap import LDAPProvider
-from tests.providers.ldap.case import LDAPCase, reactor
+from tests.providers.ldap.case import LDAPCase, reactor, user
+from tests.providers.ldap.load import restart_under_load
+from tests.support.certificates import Authority
 from tests.support.ds389 import (
     DS389,
     MAX_FAILURES,
@@ -17,6 +21,7 @@ from tests.support.ds389 import (
     READER_PASSWORD,
     SUFFIX,
 )
+from tests.support.ports import free_port
 
 WRONG = "looking-glass"
 
@@ -276,6 +281,55 @@ class DS389Tests(DS389Case):
         provider = self.directory(group_filter="(cn=K\\c3\\b6ln)")
         await self.assert_logs_in(provider, "kay")
 
+    async def test_names(self) -> None:
+        """The name, the address and the telephone number are one account, which stays the same when
+        it is renamed. A new one with the old name is another.
+        """
+        self.add("kim", mail="kim@example.com", mobile="+447700900123")
+        provider = self.directory(directory="389ds")
+        known = set()
+        for name in (
+            user("kim"),
+            user("KIM"),
+            EmailIdentifier("kim@example.com"),
+            PhoneIdentifier("447700900123"),
+        ):
+            account = await self.assert_logs_in(provider, name, "pw-kim", "@kim:example.com")
+            known.add(account.subject)
+            await self.assert_rejected(provider, name, WRONG)
+        (subject,) = known
+        self.assertTrue(subject.startswith("nsUniqueId:"), subject)
+        rename = "dn: uid={},{}\nchangetype: modrdn\nnewrdn: uid={}\ndeleteoldrdn: 1\n"
+        self.ds.change(rename.format("kim", PEOPLE, "kit"))
+        self.addCleanup(self.ds.change, f"dn: uid=kit,{PEOPLE}\nchangetype: delete\n")
+        self.assertIs(await provider.account_status(subject), AccountStatus.ACTIVE)
+        self.ds.change(
+            f"dn: uid=kim,{PEOPLE}\nchangetype: add\nobjectClass: inetOrgPerson\n"
+            "uid: kim\ncn: kim\nsn: kim\nuserPassword: pw-new\n"
+        )
+        another = await self.assert_logs_in(provider, "kim", "pw-new")
+        self.assertNotEqual(another.subject, subject)
+
+    async def test_dead_server(self) -> None:
+        """If the first server is dead, the second one answers."""
+        self.add("ann")
+        dead = f"ldap://127.0.0.1:{free_port()}"
+        provider = self.directory(servers=[dead, self.ds.url])
+        await self.assert_logs_in(provider, "ann")
+        await self.assert_rejected(provider, "ann", WRONG)
+        self.assertEqual(len([line for line in self.logged if "left alone" in line]), 1)
+
+    async def test_restart_under_load(self) -> None:
+        """Logins during a restart succeed or are an outage, and never anything else."""
+        self.add("ann")
+        provider = self.directory(retry_after="1s", connect_timeout="1s")
+
+        def log_in() -> Awaitable[object]:
+            return self.assert_logs_in(provider, "ann")
+
+        await restart_under_load(log_in, self.ds.stop, self.ds.start_again)
+        await self.assert_rejected(provider, "ann", WRONG)
+
     async def test_time_of_a_refusal(self) -> None:
         """An unknown user is refused no sooner than the quickest wrong password, which the server
         hashes.
@@ -287,3 +341,29 @@ class DS389Tests(DS389Case):
         began = reactor.seconds()
         self.assertIsNone(await self.log_in(provider, "nobody", WRONG))
         self.assertGreaterEqual(reactor.seconds() - began, quickest)
+
+
+class CertificateTests(DS389Case):
+    """A server with a certificate of its own."""
+
+    async def test_certificate(self) -> None:
+        """It is accepted by the authority that signed it, over LDAPS and StartTLS, and by no
+        other.
+        """
+        server = DS389()
+        self.addCleanup(server.remove)
+        server.start()
+        authority = Authority()
+        server.secure(authority.sign("127.0.0.1"))
+        server.change(
+            f"dn: uid=ann,{PEOPLE}\nchangetype: add\nobjectClass: inetOrgPerson\n"
+            "uid: ann\ncn: ann\nsn: ann\nuserPassword: pw-ann\n"
+        )
+        ca_file = authority.write(Path(self.mktemp()))
+        for url in (f"ldaps://127.0.0.1:{server.tls_port}", server.url):
+            secure = {"servers": [url], "start_tls": True}
+            provider = self.directory(**secure, ca_file=str(ca_file))
+            await self.assert_logs_in(provider, "ann")
+            await self.assert_rejected(provider, "ann", WRONG)
+            untrusted = self.directory(**secure)
+            self.assertIn("certificate", await self.unavailable(untrusted, "ann"))
