@@ -30,6 +30,22 @@ _ADMINISTRATORS_PASSWORD = "Adm1nistrators-Passw0rd"
 _NEEDED = ("/usr/sbin/samba", "/usr/bin/samba-tool", "/usr/share/samba/setup/ad-schema")
 _PORT = 389
 _TIMEOUT = 120.0
+_LONG_AGO = "132223104000000000"
+"""The beginning of 2020, as Active Directory counts."""
+
+_CHANGE = """\
+import sys
+from samba.auth import system_session
+from samba.param import LoadParm
+from samba.samdb import SamDB
+parameters = LoadParm()
+parameters.load(sys.argv[1])
+database = SamDB(session_info=system_session(), lp=parameters)
+controls = ["local_oid:1.3.6.1.4.1.7165.4.3.12:0"]
+database.modify_ldif(sys.stdin.read(), controls=controls)
+"""
+"""Changes the database itself. The control lets it change what only the server may."""
+
 _OPTIONS = {
     "pid directory": "{folder}",
     "bind interfaces only": "yes",
@@ -57,7 +73,7 @@ class Samba:
         self.host = f"127.{randint(64, 254)}.{randint(0, 254)}.{randint(1, 254)}"
         self._folder = Path(tempfile.mkdtemp(prefix="samba-"))
         atexit.register(self.remove)
-        config = self._folder / "etc" / "smb.conf"
+        config = self._config = self._folder / "etc" / "smb.conf"
         self._process = Process(
             ["samba", "-i", "--debug-stdout", "-M", "single", "-s", str(config)],
             self._folder / "output",
@@ -105,6 +121,12 @@ class Samba:
         environment = subprocess_environment(LDAPTLS_REQCERT="never")
         command = ["ldapmodify", "-x", "-H", f"ldaps://{self.host}", *self._as_administrator()]
         succeed(command, ldif, timeout=_TIMEOUT, environment=environment)
+
+    def age_password(self, name: str) -> None:
+        """Have a user's password be older than it may be, which no change over LDAP can do."""
+        change = f"dn: cn={name},{USERS}\nchangetype: modify\nreplace: pwdLastSet\n"
+        command = ["/usr/bin/python3", "-c", _CHANGE, str(self._config)]
+        succeed(command, f"{change}pwdLastSet: {_LONG_AGO}\n", timeout=_TIMEOUT)
 
     def remove(self) -> None:
         """Stop the controller and remove its files."""

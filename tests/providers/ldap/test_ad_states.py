@@ -135,6 +135,7 @@ class StatesTests(StatesCase):
             ("zero", {"accountExpires": "0"}, active, active),
             ("disabled", {"userAccountControl": "514"}, gone, gone),
             ("ended", {"accountExpires": LONG_AGO}, gone, gone),
+            ("old", {}, AccountStatus.PASSWORD_EXPIRED, active),
             ("must", {"pwdLastSet": "0"}, AccountStatus.PASSWORD_EXPIRED, active),
             ("away", {"userWorkstations": "elsewhere"}, AccountStatus.NOT_PERMITTED, active),
             ("asleep", {"logonHours": none}, AccountStatus.NOT_PERMITTED, active),
@@ -142,6 +143,8 @@ class StatesTests(StatesCase):
             self.add(name)
             for attribute, value in more.items():
                 self.replace(name, attribute, value)
+            if name == "old":
+                self.samba.age_password(name)
             self.assertIs(await self.status_at_login(provider, name), at_login, name)
             await self.assert_rejected(provider, name, WRONG)
             look = await provider.account_status(f"@{name}:example.com")
