@@ -160,6 +160,34 @@ class ConfigTests(ConfigCase):
         ):
             self.assertEqual(self.problem(given, **more).path, path, (given, more))
 
+    def test_directories(self) -> None:
+        """The kind of a directory sets keys, unless they are set."""
+        for kind, uid, subject, statuses in (
+            ("active_directory", "sAMAccountName", None, 2),
+            ("openldap", "uid", None, 2),
+            ("389ds", "uid", "nsUniqueId", 2),
+            ("freeipa", "uid", "ipaUniqueID", 2),
+            ("shadow", "uid", None, 1),
+        ):
+            found = self.parse(directory=kind)
+            attributes = found.keys.attributes
+            self.assertEqual((attributes.uid, attributes.subject), (uid, subject), kind)
+            self.assertEqual(len(found.statuses), statuses, kind)
+            self.assertIsNone(found.groups)
+            self.assertIsNotNone(self.parse(directory=kind, groups=["cn=x"]).groups)
+            own = self.parse(
+                directory=kind,
+                attributes={"uid": "cn", "mail": None},
+                disabled_filter=None,
+                locked_filter="(a=b)",
+                groups=["cn=x"],
+                group_type="posix",
+            )
+            self.assertEqual((own.keys.attributes.uid, own.keys.attributes.mail), ("cn", None))
+            self.assertEqual((len(own.statuses), own.keys.group_type), (1, "posix"))
+            made = self.parse(directory=kind, localpart="{employeeNumber}")
+            self.assertEqual(made.localpart.attributes, ["employeeNumber"])
+
     def test_no_filter_in_the_template(self) -> None:
         """A template that is a distinguished name needs no base, and takes no filter."""
         self.assertIsNone(self.parse(NAMED).user_filter)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 import time
 from collections.abc import Awaitable
 from functools import cache
@@ -12,6 +14,7 @@ from synapse_login_module.model import AccountStatus, EmailIdentifier, PhoneIden
 from synapse_login_module.providers.ldap import LDAPProvider
 from tests.providers.ldap.case import LDAPCase, reactor, user
 from tests.providers.ldap.load import restart_under_load
+from tests.support import REPOSITORY
 from tests.support.certificates import Authority
 from tests.support.ds389 import (
     DS389,
@@ -260,6 +263,27 @@ class DS389Tests(DS389Case):
         self.assertIs(status, AccountStatus.ACTIVE)
         await self.assert_rejected(provider, "lou", "pw-lou")
 
+    async def test_documented_rights(self) -> None:
+        """The rights in the documentation are enough, also for what ``directory`` sets."""
+        text = (REPOSITORY / "docs" / "providers" / "ldap.rst").read_text(encoding="utf-8")
+        block = re.findall(r"^    dn: ou=people.*\n(?:    .+\n)+", text, re.MULTILINE)[0]
+        rights = textwrap.dedent(block).replace(
+            "cn=matrix,ou=services,dc=example,dc=com", READER_DN
+        )
+        self.add("lou", nsAccountLock="TRUE")
+        self.add("ann", mail="ann@example.com")
+        self.ds.let_read("")
+        self.addCleanup(self.ds.let_read, "*")
+        self.ds.change(rights)
+        self.addCleanup(self.ds.change, f"dn: {PEOPLE}\nchangetype: modify\ndelete: aci\n")
+        provider = self.directory(directory="389ds")
+        account = await self.assert_logs_in(
+            provider, EmailIdentifier("ann@example.com"), "pw-ann", "@ann:example.com"
+        )
+        self.assertTrue(account.subject.startswith("nsUniqueId:"))
+        look = await provider.account_status("@lou:example.com")
+        self.assertIs(look, AccountStatus.DEACTIVATED)
+
     async def test_no_rights(self) -> None:
         """A search account that may read nothing finds no account; the log warns at the start."""
         self.add("bob")
@@ -343,8 +367,23 @@ class DS389Tests(DS389Case):
         self.assertGreaterEqual(reactor.seconds() - began, quickest)
 
 
-class CertificateTests(DS389Case):
-    """A server with a certificate of its own."""
+class OwnServerTests(DS389Case):
+    """A server of a test's own."""
+
+    async def test_password_of_the_searcher(self) -> None:
+        """A search account whose password must be changed can search nothing: an outage, which
+        says why.
+        """
+        server = DS389()
+        self.addCleanup(server.remove)
+        server.start()
+        server.change(POLICY.format(value="on"))
+        server.change(
+            f"dn: {READER_DN}\nchangetype: modify\nreplace: userPassword\n"
+            f"userPassword: {READER_PASSWORD}\n"
+        )
+        problem = await self.unavailable(self.directory(servers=[server.url]))
+        self.assertIn(f"the password of bind_dn {READER_DN} must be changed first", problem)
 
     async def test_certificate(self) -> None:
         """It is accepted by the authority that signed it, over LDAPS and StartTLS, and by no
