@@ -67,6 +67,9 @@ class GroupsTests(StatesCase):
         by_filter = self.by_preset(group_filter=f"(memberOf={everybody})")
         await self.assert_members(by_filter, ann=False)
         await self.assert_members(self.by_preset(groups=[everybody]), ann=True)
+        # "Users", which the domain users are in, by the id that it has in every domain.
+        await self.assert_members(self.by_preset(groups=["<SID=S-1-5-32-545>"]), ann=True)
+        await self.assert_members(self.by_preset(groups=["<SID=S-1-5-32-544>"]), ann=False)
         group = self.group("matrix")
         provider = self.by_preset(groups=[group])
         await self.assert_members(provider, ann=False)
