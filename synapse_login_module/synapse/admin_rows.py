@@ -68,6 +68,15 @@ def insert_made(rows: SQLRows, user_id: str, claim: Claim, now: int) -> None:
     )
 
 
-def delete_made(rows: SQLRows, user_id: str) -> None:
-    """Forget that this package has made an account a server administrator."""
-    rows.write("DELETE FROM synapse_login_admins WHERE user_id = ?", user_id)
+def delete_made(rows: SQLRows, user_id: str) -> bool:
+    """Forget that this package has made an account a server administrator, unless it is one now;
+    return whether that was done.
+    """
+    return bool(
+        rows.write(
+            "DELETE FROM synapse_login_admins WHERE user_id = ?"
+            " AND NOT EXISTS (SELECT 1 FROM users WHERE name = ? AND admin <> 0)",
+            user_id,
+            user_id,
+        )
+    )

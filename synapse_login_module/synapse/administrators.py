@@ -79,8 +79,9 @@ class Administrators:
         """Forget that an account was made an administrator that is none any more."""
 
         def work(rows: TokenRows) -> None:
-            admin_rows.delete_made(rows, user_id)
-            link_rows.set_admin(rows, user_id, False)
+            # A login may have given it again meanwhile.
+            if admin_rows.delete_made(rows, user_id):
+                link_rows.set_admin(rows, user_id, False)
 
         await self._homeserver.transaction("synapse_login_no_admin", work)
 
@@ -98,6 +99,12 @@ class Administrators:
 
         if await self._homeserver.transaction("synapse_login_make_admin", work):
             await self._homeserver.set_administrator(user_id, True)
+            # The watch may have found the note of an account that was no administrator yet, and
+            # forgotten it.
+            await self._homeserver.transaction(
+                "synapse_login_made_admin",
+                lambda rows: admin_rows.insert_made(rows, user_id, claim, now),
+            )
             self.log.warn(
                 "{user_id} is a server administrator now: {provider} says that {subject} is one",
                 user_id=user_id,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from uuid import UUID
 
 from synapse_login_module.errors import UnusableAccount
 from synapse_login_module.model import fold
@@ -17,7 +16,6 @@ _SPELLED = {fold(attribute): attribute for attribute in _FOUND_BY_THEMSELVES}
 _BINARY = frozenset({"objectguid", "objectsid", "guid"})
 """Attributes of Active Directory and eDirectory whose values are octets."""
 
-_UUID = re.compile(r"\{?[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\}?")
 _TAGGED = re.compile(r"([A-Za-z][A-Za-z0-9-]*):(.+)")
 
 
@@ -63,16 +61,11 @@ class Subjects:
 
 
 def condition(subject: str) -> tuple[str, str | bytes] | None:
-    """Return the attribute and the value of a subject; ``None`` for a subject that is a name.
-
-    An ``objectGUID`` may also be written as tools of Active Directory print it, a UUID.
-    """
+    """Return the attribute and the value of a subject; ``None`` for a subject that is a name."""
     match = _TAGGED.fullmatch(subject)
     if match is None:
         return None
     attribute, value = match.groups()
-    if fold(attribute) == "objectguid" and _UUID.fullmatch(value):
-        return attribute, UUID(value).bytes_le
     if fold(attribute) in _BINARY:
         with suppress(ValueError):
             return attribute, bytes.fromhex(value)
