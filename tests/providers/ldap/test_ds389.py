@@ -38,6 +38,11 @@ replace: passwordExp
 passwordExp: {value}
 """
 
+ANN = (
+    f"dn: uid=ann,{PEOPLE}\nchangetype: add\nobjectClass: inetOrgPerson\n"
+    "uid: ann\ncn: ann\nsn: ann\nuserPassword: pw-ann\n"
+)
+
 INACTIVE_ROLE = f"""\
 dn: cn=inactive,{SUFFIX}
 changetype: add
@@ -343,17 +348,6 @@ class DS389Tests(DS389Case):
         await self.assert_rejected(provider, "ann", WRONG)
         self.assertEqual(len([line for line in self.logged if "left alone" in line]), 1)
 
-    async def test_restart_under_load(self) -> None:
-        """Logins during a restart succeed or are an outage, and never anything else."""
-        self.add("ann")
-        provider = self.directory(retry_after="1s", connect_timeout="1s")
-
-        def log_in() -> Awaitable[object]:
-            return self.assert_logs_in(provider, "ann")
-
-        await restart_under_load(log_in, self.ds.stop, self.ds.start_again)
-        await self.assert_rejected(provider, "ann", WRONG)
-
     async def test_time_of_a_refusal(self) -> None:
         """An unknown user is refused no sooner than the quickest wrong password, which the server
         hashes.
@@ -368,7 +362,21 @@ class DS389Tests(DS389Case):
 
 
 class OwnServerTests(DS389Case):
-    """A server of a test's own."""
+    """A server of a test's own, which the test may restart."""
+
+    async def test_restart_under_load(self) -> None:
+        """Logins during a restart succeed or are an outage, and never anything else."""
+        server = DS389()
+        self.addCleanup(server.remove)
+        server.start()
+        server.change(ANN)
+        provider = self.directory(servers=[server.url], retry_after="1s", connect_timeout="1s")
+
+        def log_in() -> Awaitable[object]:
+            return self.assert_logs_in(provider, "ann")
+
+        await restart_under_load(log_in, server.stop, server.start_again)
+        await self.assert_rejected(provider, "ann", WRONG)
 
     async def test_password_of_the_searcher(self) -> None:
         """A search account whose password must be changed can search nothing: an outage, which
@@ -394,10 +402,7 @@ class OwnServerTests(DS389Case):
         server.start()
         authority = Authority()
         server.secure(authority.sign("127.0.0.1"))
-        server.change(
-            f"dn: uid=ann,{PEOPLE}\nchangetype: add\nobjectClass: inetOrgPerson\n"
-            "uid: ann\ncn: ann\nsn: ann\nuserPassword: pw-ann\n"
-        )
+        server.change(ANN)
         ca_file = authority.write(Path(self.mktemp()))
         for url in (f"ldaps://127.0.0.1:{server.tls_port}", server.url):
             secure = {"servers": [url], "start_tls": True}
