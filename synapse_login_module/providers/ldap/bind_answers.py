@@ -63,8 +63,9 @@ _OF_ACTIVE_DIRECTORY: Mapping[str, BindAnswer] = {
 """Active Directory's reasons, Windows error codes in hexadecimal, in the diagnostic message.
 
 "530" to "533", "701" and "773" are given only after a right password; for a wrong one of the same
-account the reason is "52e". "775" is given whatever the password is. That is what
-ldapwiki.com/wiki/Common Active Directory Bind Errors says, and what Samba 4.17 does in the tests.
+account the reason is "52e". "775" is given whatever the password is. [MS-SAMR] 3.1.5.13.7.1 has
+that order: the lockout, the password, then its age. For all of them, see
+dotcms.com/docs/latest/active-directory-error-codes. Samba 4.17 does the same in the tests.
 """
 
 
