@@ -18,7 +18,7 @@ from tests.support import server
 from tests.support.configuration import good_config, password_hash, write_config
 from tests.support.ports import free_port, listens
 from tests.support.process import Process
-from tests.support.slapd import PEOPLE, READER_DN, READER_PASSWORD, Slapd
+from tests.support.slapd import GROUP_DN, PEOPLE, READER_DN, READER_PASSWORD, Slapd
 
 LOCKED, GONE, TWIN = "larry", "dora", "twin"
 
@@ -35,6 +35,8 @@ def ldap(folder: Path, seconds: float) -> Iterator[Mapping[str, MeasuredServer]]
     people = ((USER, ""), (LOCKED, "title: locked\n"), (GONE, "title: gone\n"))
     slapd.fill("".join(_person(name, f"uid={name}", more) for name, more in people))
     slapd.fill("".join(_person(TWIN, f"cn={TWIN}{each}", "") for each in range(2)))
+    members = "".join(f"memberUid: {name}\n" for name in (USER, LOCKED, GONE, TWIN))
+    slapd.fill(f"dn: {GROUP_DN}\nobjectClass: posixGroup\ncn: matrix\ngidNumber: 1\n{members}\n")
     slapd.start()
     common = {
         "start_tls": False,
@@ -46,6 +48,7 @@ def ldap(folder: Path, seconds: float) -> Iterator[Mapping[str, MeasuredServer]]
     ways: dict[str, dict[str, Any]] = {
         "search and bind": statuses,
         "search and bind, no filters": {},
+        "search, group and bind": {**statuses, "groups": [GROUP_DN], "group_type": "posix"},
         "template": {**statuses, "bind_dn_template": f"uid={{localpart}},{PEOPLE}"},
     }
     try:

@@ -10,8 +10,6 @@ from twisted.internet.defer import CancelledError
 
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.errors import (
-    AccountDeactivated,
-    AccountLocked,
     Charge,
     LoginServiceError,
     RateLimited,
@@ -52,14 +50,14 @@ class AdmittedAttempt:
     charged: str | None = None
 
     async def require_active(self, account: Account) -> None:
-        """Reject an account that is deactivated or locked.
+        """Reject an account that is deactivated or locked, or may not log in now.
 
         Where too many passwords failed on the account, the error is that of a wrong password. It
         must not reveal that this password was right.
         """
         try:
             require_active(account.status)
-        except (AccountDeactivated, AccountLocked):
+        except LoginServiceError:
             await self.counted.succeeded(self.charged)
             raise
 

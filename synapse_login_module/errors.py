@@ -150,6 +150,7 @@ class InvalidCredentials(LoginServiceError):
         login by the same name would give. The failure counts against that account, whatever name
         the client used.
     :param limited: for the log, the rate limit because of which even the right password is refused.
+    :param detail: what the provider knows about the refusal, for ``check-login``; may be empty.
     """
 
     outcome = "refused"
@@ -159,11 +160,13 @@ class InvalidCredentials(LoginServiceError):
         reason: str = "wrong_password",
         user_id: str | None = None,
         limited: RateLimited | None = None,
+        detail: str = "",
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.user_id = user_id
         self.limited = limited
+        self.detail = detail
 
 
 class AccountDeactivated(LoginServiceError):
@@ -179,6 +182,22 @@ class AccountLocked(LoginServiceError):
 
     outcome = "refused"
     reason = "locked"
+    charge = Charge.ATTEMPT
+
+
+class PasswordExpired(LoginServiceError):
+    """The password is right, but has to be changed first, where the account is kept."""
+
+    outcome = "refused"
+    reason = "password_expired"
+    charge = Charge.ATTEMPT
+
+
+class LoginNotPermitted(LoginServiceError):
+    """The password is right, but the account may not log in at this time, or from here."""
+
+    outcome = "refused"
+    reason = "not_permitted"
     charge = Charge.ATTEMPT
 
 

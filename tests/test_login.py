@@ -26,7 +26,9 @@ from synapse_login_module.errors import (
     ExpiredToken,
     HomeserverUnavailable,
     InvalidCredentials,
+    LoginNotPermitted,
     Overloaded,
+    PasswordExpired,
     ProviderUnavailable,
     RateLimited,
     RefreshRefused,
@@ -335,6 +337,8 @@ class LoginTests(LoginServiceTestCase):
             (AccountStatus.ACTIVE, None),
             (AccountStatus.LOCKED, AccountLocked),
             (AccountStatus.DEACTIVATED, AccountDeactivated),
+            (AccountStatus.PASSWORD_EXPIRED, PasswordExpired),
+            (AccountStatus.NOT_PERMITTED, LoginNotPermitted),
         ):
             self.journal.clear()
             self.fake.waiting = succeed(Account(ALICE, status=status))
@@ -694,13 +698,15 @@ class LimitedLoginTests(LoginServiceTestCase):
         self.assertTrue(self.used_up(wrong, InvalidCredentials, failures=1))
 
     def test_status_is_no_failure(self) -> None:
-        """The right password of a locked or deactivated account is no failed attempt, but an
+        """The right password of an account that may not log in is no failed attempt, but an
         attempt from the address.
         """
         self.fake.passwords["@carol:example.com"] = "x"
         for status, error in (
             (AccountStatus.LOCKED, AccountLocked),
             (AccountStatus.DEACTIVATED, AccountDeactivated),
+            (AccountStatus.PASSWORD_EXPIRED, PasswordExpired),
+            (AccountStatus.NOT_PERMITTED, LoginNotPermitted),
         ):
             self.fake.statuses["@carol:example.com"] = status
             self.service = self.make_service(failures=1)

@@ -36,9 +36,10 @@ class IPasswordProvider(Interface):
             asked; where the error names the account, all names of the account share one rate
             limit), :class:`~synapse_login_module.errors.ProviderUnavailable`, or
             :class:`~synapse_login_module.errors.Overloaded`. Where the password is right and the
-            account is locked or deactivated, fires with the account; its ``status`` says that it is
-            locked or deactivated or, where that is not set, ``account_status`` is asked. All later
-            calls name the account by its ``subject``.
+            account may not log in, fires with the account; its ``status`` says that it is locked or
+            deactivated, that its password has expired, or that it is not permitted now. Where the
+            status is not set, ``account_status`` is asked. All later calls name the account by its
+            ``subject``.
         """
 
     def account_status(subject: str) -> Deferred[AccountStatus | None]:

@@ -6,20 +6,28 @@ import enum
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from synapse_login_module.errors import AccountDeactivated, AccountLocked
+from synapse_login_module.errors import (
+    AccountDeactivated,
+    AccountLocked,
+    LoginNotPermitted,
+    PasswordExpired,
+)
 
 
 class AccountStatus(enum.Enum):
     """The status of an account, as its password provider reports it.
 
     A provider that cannot look at accounts without a password reports ``UNVERIFIABLE``: the account
-    may exist or not.
+    may exist or not. ``PASSWORD_EXPIRED`` and ``NOT_PERMITTED`` come only with an account whose
+    password was right: it may not begin a session now, and those that it has go on.
     """
 
     ACTIVE = "active"
     LOCKED = "locked"
     DEACTIVATED = "deactivated"
     UNVERIFIABLE = "unverifiable"
+    PASSWORD_EXPIRED = "password_expired"
+    NOT_PERMITTED = "not_permitted"
 
 
 def require_active(status: AccountStatus | None) -> None:
@@ -28,11 +36,17 @@ def require_active(status: AccountStatus | None) -> None:
     :raise AccountLocked: when the account is locked.
     :raise AccountDeactivated: when the account is deactivated, or its provider no longer knows it
         (``None``).
+    :raise PasswordExpired: when its password has to be changed first.
+    :raise LoginNotPermitted: when it may not log in at this time, or from here.
     """
     if status is AccountStatus.LOCKED:
         raise AccountLocked
     if status in (None, AccountStatus.DEACTIVATED):
         raise AccountDeactivated
+    if status is AccountStatus.PASSWORD_EXPIRED:
+        raise PasswordExpired
+    if status is AccountStatus.NOT_PERMITTED:
+        raise LoginNotPermitted
 
 
 class Claim(NamedTuple):

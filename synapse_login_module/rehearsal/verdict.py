@@ -15,7 +15,9 @@ from synapse_login_module.errors import (
     AccountRefused,
     HomeserverUnavailable,
     InvalidCredentials,
+    LoginNotPermitted,
     Overloaded,
+    PasswordExpired,
     ProviderUnavailable,
     RateLimited,
     StoreUnavailable,
@@ -89,11 +91,17 @@ def _reason(error: Exception) -> str:
         reason = _REASONS.get(error.reason, error.reason)
         if error.reason == "wrong_password" and error.provider:
             reason = f"{reason}, says {error.provider}"
+        if error.detail:
+            reason = f"{reason} ({error.detail})"
         return reason if error.limited is None else f"{reason} until {_until(error.limited)}"
     if isinstance(error, AccountLocked):
         return "the account is locked, so unlock it where the line above says"
     if isinstance(error, AccountDeactivated):
         return "the account is deactivated, or its provider no longer knows it"
+    if isinstance(error, PasswordExpired):
+        return "the password is right, but has to be changed first, where the account is kept"
+    if isinstance(error, LoginNotPermitted):
+        return "the password is right, but the account may not log in at this time, or from here"
     if isinstance(error, AccountNotLinked):
         return (
             f"it may not log in as {error.user_id}: {error.problem} (to link it: {error.setting})"

@@ -19,6 +19,8 @@ from synapse_login_module.errors import (
     ExpiredToken,
     HomeserverUnavailable,
     InvalidCredentials,
+    LoginNotPermitted,
+    PasswordExpired,
     ProviderUnavailable,
     RateLimited,
     RefreshRefused,
@@ -217,6 +219,12 @@ _NOT_LINKED = error(
 )
 _DEACTIVATED = error(403, "M_USER_DEACTIVATED", "This account has been deactivated")
 _LOCKED = error(401, "M_USER_LOCKED", "This account has been locked", soft_logout=True)
+_PASSWORD_EXPIRED = error(
+    403,
+    "M_FORBIDDEN",
+    "Your password has expired. Change it where your account is kept, then log in again",
+)
+_NOT_PERMITTED = error(403, "M_FORBIDDEN", "This account may not log in here, or not at this time")
 _REFUSED = error(403, "M_FORBIDDEN", "Invalid refresh token")
 _UNKNOWN_TOKEN = error(401, "M_UNKNOWN_TOKEN", "Unknown token")
 _EXPIRED_TOKEN = error(401, "M_UNKNOWN_TOKEN", "The token has expired", soft_logout=True)
@@ -235,6 +243,8 @@ _ERRORS: Mapping[type[Exception], Response] = {
     AccountDeactivated: _DEACTIVATED,
     AccountNotLinked: _NOT_LINKED,
     AccountLocked: _LOCKED,
+    PasswordExpired: _PASSWORD_EXPIRED,
+    LoginNotPermitted: _NOT_PERMITTED,
     ServiceRefused: SERVICE_REFUSED,
     RefreshRefused: _REFUSED,
     SessionMismatch: _REFUSED,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
 
 from twisted.trial.unittest import SkipTest
 
-from tests.support.ports import free_port, listens
+from tests.support.certificates import Certificate
+from tests.support.ports import free_ports, listens
 from tests.support.process import Process, succeed
 
 SUFFIX = "dc=example,dc=com"
@@ -71,6 +73,27 @@ cn: reader
 userPassword: {READER_PASSWORD}
 """
 
+_TLS = """\
+dn: cn=config
+changetype: modify
+replace: nsslapd-security
+nsslapd-security: on
+-
+replace: nsslapd-securePort
+nsslapd-securePort: {port}
+
+dn: cn=RSA,cn=encryption,cn=config
+changetype: modify
+replace: nsSSLPersonalitySSL
+nsSSLPersonalitySSL: Server-Cert
+-
+replace: nsSSLActivation
+nsSSLActivation: on
+-
+replace: nsSSLToken
+nsSSLToken: internal (software)
+"""
+
 _ACI = """\
 dn: {suffix}
 changetype: modify
@@ -86,6 +109,7 @@ class DS389:
     Its configuration is the package's template, filled in here, as ``dscreate`` writes to ``/etc``.
 
     :ivar port: the port for LDAP.
+    :ivar tls_port: the port for LDAP over TLS, once it has a certificate.
     """
 
     def __init__(self) -> None:
@@ -98,7 +122,7 @@ class DS389:
             raise SkipTest("389 Directory Server starts as root and becomes dirsrv")
         self._folder = Path(tempfile.mkdtemp(prefix="ds389-"))
         atexit.register(self.remove)
-        self.port = free_port()
+        self.port, self.tls_port = free_ports(2)
         self._process = Process(
             ["ns-slapd", "-D", str(self._folder), "-i", str(self._folder / "pid"), "-d", "0"],
             self._folder / "log",
@@ -132,6 +156,31 @@ class DS389:
         """Change entries as the directory manager."""
         command = ["ldapmodify", "-x", "-H", self.url, "-D", _ROOT_DN, "-w", _ROOT_PASSWORD]
         succeed(command, ldif, timeout=_TIMEOUT)
+
+    def secure(self, certificate: Certificate) -> None:
+        """Give the server a certificate, and start it again with TLS on both ports."""
+        database, bundle = self._folder / "cert", self._folder / "certificate.p12"
+        chain, key = certificate.write(self._folder)
+        for command in (
+            f"certutil -N -d {database} --empty-password",
+            f"openssl pkcs12 -export -in {chain} -inkey {key} -name Server-Cert -out {bundle}"
+            " -passout pass:",
+            f"pk12util -i {bundle} -d {database} -W ''",
+        ):
+            succeed(shlex.split(command), timeout=_TIMEOUT)
+        for path in database.iterdir():
+            shutil.chown(path, _ACCOUNT, _ACCOUNT)
+        self.change(_TLS.format(port=self.tls_port))
+        self.stop()
+        self._process.start_and_wait(lambda: listens(self.port) and listens(self.tls_port))
+
+    def stop(self) -> None:
+        """Stop the server, which keeps its entries."""
+        self._process.stop()
+
+    async def start_again(self) -> None:
+        """Start the server that was stopped; the reactor runs meanwhile."""
+        await self._process.start(lambda: listens(self.port))
 
     def remove(self) -> None:
         """Stop the server and remove its files."""

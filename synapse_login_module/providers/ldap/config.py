@@ -2,81 +2,28 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Any
 
-from pydantic import Field
-from twisted.internet.ssl import Certificate
-
-from synapse_login_module.config.files import ReadFile, read_secret
-from synapse_login_module.config.settings import PositiveDuration
-from synapse_login_module.config.validation import FilePath, Strict, config_path, validate
+from synapse_login_module.config.validation import validate
 from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.model import AccountStatus, fold
-from synapse_login_module.outbound.tls import read_authorities
 from synapse_login_module.providers.ldap.administrators import AdminGroup
-from synapse_login_module.providers.ldap.connection import LDAPServer
 from synapse_login_module.providers.ldap.directory import Settings
 from synapse_login_module.providers.ldap.filters import PLACEHOLDER, equals, filled, parsed
-from synapse_login_module.providers.ldap.localparts import ATTRIBUTE, Localpart, localpart_of
-from synapse_login_module.providers.ldap.names import Template
-from synapse_login_module.providers.ldap.tls import tls_for
+from synapse_login_module.providers.ldap.groups import KINDS, Groups
+from synapse_login_module.providers.ldap.keys import Keys
+from synapse_login_module.providers.ldap.localparts import Localpart, localpart_of
+from synapse_login_module.providers.ldap.names import Template, is_distinguished_name
+from synapse_login_module.providers.ldap.presets import DISABLED, LOCKED, Preset, with_defaults
+from synapse_login_module.providers.ldap.reaching import settings_of
+from synapse_login_module.providers.ldap.statuses import Condition
 
-_PORTS = {"ldap": 389, "ldaps": 636}
+_ID = re.compile(r"<(GUID|SID)=[0-9A-Fa-fS-]+>")
 _DISTINGUISHED_NAME = re.compile(r"[A-Za-z0-9.-]+ *=")
-
-_DISABLED = {"active_directory": "(userAccountControl:1.2.840.113556.1.4.803:=2)"}
-_LOCKED = {
-    "ppolicy": "(pwdAccountLockedTime=*)",
-    # By an administrator; after too many wrong passwords, for good; and the same, for some time.
-    "389ds": "(|(nsAccountLock=TRUE)(accountUnlockTime=19700101000000Z)(accountUnlockTime>={now}))",
-}
-
-_Attribute = Annotated[str, Field(pattern=ATTRIBUTE)]
-_Domain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-_Text = Annotated[str, Field(min_length=1)]
-
-
-class _Attributes(Strict):
-    """The names of the attributes that are read."""
-
-    uid: _Attribute = "uid"
-    mail: _Attribute | None = "mail"
-    name: _Attribute | None = "cn"
-    phone: _Attribute | None = "mobile"
-    subject: _Attribute | None = None
-
-
-class _Keys(Strict):
-    servers: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-    start_tls: bool = True
-    ca_file: FilePath | None = None
-    verify_certificate: bool = True
-    allow_plaintext: bool = False
-    bind_dn_template: _Text | None = None
-    bind_dn: _Text | None = None
-    bind_password: _Text | None = Field(default=None, repr=False)
-    bind_password_file: FilePath | None = None
-    base: _Text | None = None
-    domain: _Domain | None = None
-    filter: str | None = None
-    localpart: Any = None
-    group_filter: str | None = None
-    admin_group: _Text | None = None
-    attributes: _Attributes = _Attributes()
-    disabled_filter: str | None = None
-    locked_filter: str | None = None
-    connect_timeout: PositiveDuration = 3_000
-    read_timeout: PositiveDuration = 5_000
-    timeout: PositiveDuration = 10_000
-    retry_after: PositiveDuration = 30_000
-    connections: Annotated[int, Field(ge=1, le=1000)] = 8
-    queue: Annotated[int, Field(ge=0, le=10_000)] = 64
 
 
 @dataclass(frozen=True)
@@ -91,17 +38,19 @@ class LDAPConfig:
     :param user_filter: finds the entry of the name that a user types, below ``base``; ``None`` if
         that name is the local part, or ``template`` makes the entry's name from it.
     :param group_filter: the filter that every account must match; ``None`` for no condition.
-    :param statuses: the filters of accounts that are not active. The first that matches counts.
+    :param groups: the groups of which every account must be in one; ``None`` for no condition.
+    :param statuses: the conditions of accounts that are not active. The first one counts.
     :param admin_group: the group of server administrators; ``None`` for none.
     """
 
-    keys: _Keys
+    keys: Keys
     settings: Settings
     template: Template | None
     localpart: Localpart
     user_filter: Any
     group_filter: Any
-    statuses: Sequence[tuple[AccountStatus, Any]]
+    groups: Groups | None
+    statuses: Sequence[tuple[AccountStatus, Condition]]
     admin_group: AdminGroup | None
 
     @property
@@ -127,12 +76,11 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
     :param folder: the folder that relative paths start from.
     :raise ConfigError: for all mistakes together.
     """
-    keys = validate(_Keys, config)
+    keys = validate(Keys, with_defaults(config))
     mistakes = Mistakes()
-    template, group_filter, user_filter, admin_group = None, None, None, None
+    template, user_filter, group_filter, groups, admin_group = (None,) * 5
     localpart: Any = None
-    servers: Sequence[LDAPServer] = ()
-    bind_password = ""
+    settings: Any = None
     with mistakes.gathered():
         localpart = _localpart(keys)
     with mistakes.gathered():
@@ -141,45 +89,37 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
         user_filter = _user_filter(keys)
     statuses = []
     for status, key, presets in (
-        (AccountStatus.DEACTIVATED, "disabled_filter", _DISABLED),
-        (AccountStatus.LOCKED, "locked_filter", _LOCKED),
+        (AccountStatus.DEACTIVATED, "disabled_filter", DISABLED),
+        (AccountStatus.LOCKED, "locked_filter", LOCKED),
     ):
         text = getattr(keys, key)
         if text is not None:
             with mistakes.gathered():
-                statuses.append((status, _preset_or_filter(key, text, presets)))
+                statuses.append((status, _condition(key, text, presets)))
     if keys.group_filter is not None:
         with mistakes.gathered():
             group_filter = _filter("group_filter", keys.group_filter)
     with mistakes.gathered():
+        groups = _groups(keys)
+    with mistakes.gathered():
         admin_group = _admin_group(keys)
     with mistakes.gathered():
-        servers = _servers(keys, folder)
-    with mistakes.gathered():
-        bind_password = _bind_password(keys, folder)
+        settings = settings_of(keys, folder)
     mistakes.raise_any()
     return LDAPConfig(
         keys,
-        Settings(
-            servers=servers,
-            bind_dn=keys.bind_dn or "",
-            bind_password=bind_password,
-            connect_timeout=keys.connect_timeout / 1000,
-            read_timeout=keys.read_timeout / 1000,
-            retry_after=keys.retry_after / 1000,
-            connections=keys.connections,
-            queue=keys.queue,
-        ),
+        settings,
         template,
         localpart,
         user_filter,
         group_filter,
+        groups,
         statuses,
         admin_group,
     )
 
 
-def _template(keys: _Keys) -> Template | None:
+def _template(keys: Keys) -> Template | None:
     """Parse ``bind_dn_template``; return ``None`` if it makes no distinguished name, but another
     name that users bind by.
     """
@@ -192,7 +132,7 @@ def _template(keys: _Keys) -> Template | None:
         raise ConfigError("bind_dn_template", "no distinguished name (RFC 4514)") from None
 
 
-def _check_names(keys: _Keys, named: bool) -> None:
+def _check_names(keys: Keys, named: bool) -> None:
     """Check that entries can be found, and in one way only.
 
     :param named: whether ``bind_dn_template`` makes distinguished names.
@@ -211,7 +151,7 @@ def _check_names(keys: _Keys, named: bool) -> None:
         raise ConfigError("timeout", "it must be longer than connect_timeout and read_timeout")
 
 
-def _localpart(keys: _Keys) -> Localpart:
+def _localpart(keys: Keys) -> Localpart:
     """Check that accounts can be known by something else than the names that are made."""
     localpart = localpart_of(keys.localpart, keys.attributes.uid)
     if keys.localpart is None:
@@ -227,7 +167,7 @@ def _localpart(keys: _Keys) -> Localpart:
     return localpart
 
 
-def _user_filter(keys: _Keys) -> Any:
+def _user_filter(keys: Keys) -> Any:
     if keys.filter is None:
         return None
     user_filter = _filter("filter", keys.filter)
@@ -239,7 +179,7 @@ def _user_filter(keys: _Keys) -> Any:
     return user_filter
 
 
-def _admin_group(keys: _Keys) -> AdminGroup | None:
+def _admin_group(keys: Keys) -> AdminGroup | None:
     text = keys.admin_group
     if text is None:
         return None
@@ -256,11 +196,29 @@ def _admin_group(keys: _Keys) -> AdminGroup | None:
     return AdminGroup(text, equals("memberOf", text), text)
 
 
-def _preset_or_filter(key: str, text: str, presets: Mapping[str, str]) -> Any:
-    if not text.startswith("(") and text not in presets:
+def _groups(keys: Keys) -> Groups | None:
+    if keys.groups is None:
+        if keys.group_type is not None:
+            raise ConfigError("group_type", "it goes with groups")
+        return None
+    if keys.group_type is None:
+        raise ConfigError("group_type", f"groups needs it: one of {', '.join(KINDS)}")
+    for index, name in enumerate(keys.groups):
+        is_id = keys.group_type == "active_directory" and _ID.fullmatch(name)
+        is_name = _DISTINGUISHED_NAME.match(name) and is_distinguished_name(name)
+        if not is_id and not is_name:
+            raise ConfigError(f"groups.{index}", "no distinguished name (RFC 4514)")
+    return Groups(keys.groups, keys.group_type, keys.attributes.uid)
+
+
+def _condition(key: str, text: str, presets: Mapping[str, Preset]) -> Condition:
+    if text in presets:
+        preset = presets[text]
+        return Condition(_filter(key, preset.filter), preset.attribute, preset.test)
+    if not text.startswith("("):
         known = ", ".join(presets)
         raise ConfigError(key, f"neither a filter in brackets nor one of: {known}")
-    return _filter(key, presets.get(text, text))
+    return Condition(_filter(key, text))
 
 
 def _filter(key: str, text: str) -> Any:
@@ -268,67 +226,3 @@ def _filter(key: str, text: str) -> Any:
         return parsed(text)
     except ValueError:
         raise ConfigError(key, "not an LDAP filter (RFC 4515)") from None
-
-
-def _bind_password(keys: _Keys, folder: Path) -> str:
-    given = [
-        key for key in ("bind_password", "bind_password_file") if getattr(keys, key) is not None
-    ]
-    if keys.bind_dn is None:
-        for key in given:
-            raise ConfigError(key, "it goes with bind_dn")
-        return ""
-    if len(given) != 1:
-        raise ConfigError("bind_dn", "it takes either bind_password or bind_password_file")
-    if keys.bind_password is not None:
-        return keys.bind_password
-    path = folder / (keys.bind_password_file or "")
-    return ReadFile.load("bind_password_file", path, _read_password).value
-
-
-def _read_password(path: Path) -> str:
-    password = read_secret(path)
-    if not password:
-        raise ConfigError("", "there is nothing in it")
-    return password
-
-
-def _servers(keys: _Keys, folder: Path) -> Sequence[LDAPServer]:
-    authorities = None
-    if keys.ca_file is not None:
-        authorities = ReadFile.load("ca_file", folder / keys.ca_file, read_authorities).value
-    mistakes = Mistakes()
-    servers = []
-    for index, url in enumerate(keys.servers):
-        with mistakes.gathered():
-            servers.append(config_path(f"servers.{index}", _server, url, keys, authorities))
-    mistakes.raise_any()
-    return servers
-
-
-def _server(url: str, keys: _Keys, authorities: Sequence[Certificate] | None) -> LDAPServer:
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or _PORTS[parts.scheme]
-        tls = tls_for(host or "", authorities, keys.verify_certificate) if host else None
-    except (KeyError, ValueError):
-        host = None
-    rest = (parts.path.strip("/"), parts.query, parts.fragment, parts.username) if host else ()
-    if host is None or any(rest):
-        raise ConfigError("", "not ldap://HOST, ldap://HOST:PORT, or the same with ldaps")
-    if parts.scheme == "ldaps":
-        return LDAPServer(url, host, port, tls, start_tls=False)
-    if keys.start_tls:
-        return LDAPServer(url, host, port, tls, start_tls=True)
-    if not keys.allow_plaintext and not _is_loopback(host):
-        raise ConfigError(
-            "", "passwords would go there in the clear: set start_tls, or allow_plaintext"
-        )
-    return LDAPServer(url, host, port, None, start_tls=False)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

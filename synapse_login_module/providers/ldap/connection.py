@@ -23,11 +23,12 @@ from synapse_login_module.providers.ldap.messages import (
     Entry,
     Frame,
     Result,
+    decoded,
     entry_of,
-    operation_in,
     result_of,
     take_frame,
 )
+from synapse_login_module.providers.ldap.policies import POLICY
 from synapse_login_module.providers.ldap.result_codes import SIZE_LIMIT_EXCEEDED, SUCCESS
 
 ENTRIES = 2
@@ -215,11 +216,14 @@ class Connection(Protocol):
 
     def _send(self, request: Any) -> int:
         self._last_id += 1
-        self.transport.write(pureldap.LDAPMessage(request, id=self._last_id).toWire())
+        # Servers that do not know the control ignore it (RFC 4511, section 4.1.11).
+        controls = [(POLICY,)] if isinstance(request, pureldap.LDAPBindRequest) else None
+        message = pureldap.LDAPMessage(request, controls, self._last_id)
+        self.transport.write(message.toWire())
         return self._last_id
 
     def _received(self, frame: Frame) -> None:
-        answer = operation_in(frame)
+        answer, controls = decoded(frame)
         if frame.message_id == 0:
             self.abort(WentAway("it announced that it closes the connection"))
             return
@@ -233,7 +237,7 @@ class Connection(Protocol):
             else:
                 self._abandon(frame.message_id)
         elif isinstance(answer, pending.last):
-            result = result_of(answer, pending.entries)
+            result = result_of(answer, controls, pending.entries)
             del self._pending[frame.message_id]
             pending.answered.callback(result)
         elif not isinstance(answer, pureldap.LDAPSearchResultReference):

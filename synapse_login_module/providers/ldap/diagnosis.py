@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from math import ceil
 from typing import Any
@@ -39,6 +39,7 @@ class DirectoryDiagnosis:
     :param settings: how the directory is reached.
     :param base: the distinguished name that accounts are searched below; ``None`` for none.
     :param any_account: a search that finds some account; ``None`` if there can be none.
+    :param groups: searches for each of the groups.
     :param clock: the wall clock, seconds since the epoch.
     :param admin_group: the group of server administrators; ``None`` for none.
     """
@@ -48,6 +49,7 @@ class DirectoryDiagnosis:
         settings: Settings,
         base: str | None,
         any_account: Search | None,
+        groups: Sequence[Search],
         reactor: Any,
         clock: Callable[[], float],
         admin_group: AdminGroup | None = None,
@@ -55,6 +57,7 @@ class DirectoryDiagnosis:
         self._settings = settings
         self._base = base
         self._any_account = any_account
+        self._groups = groups
         self._reactor = reactor
         self._clock = clock
         self._admin_group = admin_group
@@ -106,7 +109,9 @@ class DirectoryDiagnosis:
             group = self._admin_group
             if group is not None:
                 result = await self._search(connection, proof(group, self._any_account))
-                findings.append(self._of_group(group, result))
+                findings.append(self._of_admin_group(group, result))
+        for each in self._groups:
+            findings.append(self._of_group(each, await self._search(connection, each)))
         return findings
 
     async def _search(self, connection: Connection, search: Search) -> Result:
@@ -134,7 +139,16 @@ class DirectoryDiagnosis:
         else:
             yield good("search", f"accounts are found below {search.base!s}, in {took}")
 
-    def _of_group(self, group: AdminGroup, result: Result) -> Finding:
+    def _of_group(self, search: Search, result: Result) -> Finding:
+        if result.code == SUCCESS and result.entries:
+            return good("group", f"{search.base!s} is found")
+        if result.code in (SUCCESS, NO_SUCH_OBJECT):
+            found = f"there is no {search.base!s}, or {self._reader} may not see it"
+        else:
+            found = f"the search of {search.base!s} is answered with {result}"
+        return failed("group", found, "correct groups, or allow bind_dn to read there")
+
+    def _of_admin_group(self, group: AdminGroup, result: Result) -> Finding:
         if result.entries:
             return good("admin_group", f"{group.text} is there")
         found = f"{group.text} has no member, or is not there, or {self._reader} may not see it"

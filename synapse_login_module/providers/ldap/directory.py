@@ -32,6 +32,7 @@ from synapse_login_module.providers.ldap.messages import (
     one_line,
     search_request,
 )
+from synapse_login_module.providers.ldap.policies import PolicyError
 from synapse_login_module.providers.ldap.pool import Pool
 from synapse_login_module.providers.ldap.result_codes import (
     BUSY,
@@ -269,6 +270,8 @@ class Directory(Service):
             result = await connection.ask(request, self._settings.read_timeout)
             if result.code != SUCCESS:
                 raise ServerFailed(f"it refuses bind_dn {name} with bind_password: {result}")
+            if result.policy is PolicyError.MUST_CHANGE:
+                raise ServerFailed(f"the password of bind_dn {name} must be changed first")
         except BaseException:
             connection.abort()
             raise

@@ -7,6 +7,7 @@ parsing, and each character of the parsed text is one octet.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,10 @@ from synapse_login_module.providers.ldap.messages import octets
 
 PLACEHOLDER = "{localpart}"
 NOW = "{now}"
-"""The placeholder of the time, in a filter that depends on it."""
+NOW_FILETIME = "{now_filetime}"
+"""The placeholders of the time, in a filter that depends on it."""
+
+_FILETIME_OF_1970 = 116_444_736_000_000_000
 
 ANY = pureldap.LDAPFilterMatchAll
 
@@ -45,12 +49,18 @@ def filled(template: Any, localpart: str) -> Any:
     return _replaced(template, PLACEHOLDER, octets(localpart))
 
 
-def at(template: Any, time: str) -> Any:
-    """Put a time in the place of ``{now}`` in a parsed filter.
+def at(template: Any, now: float) -> Any:
+    """Put a time in the places of ``{now}`` and ``{now_filetime}`` in a parsed filter.
 
-    :param time: the time as LDAP's generalized time, ``20260101120000Z``.
+    The first becomes LDAP's generalized time, ``20260101120000Z``. The second becomes Active
+    Directory's, the number of intervals of 100 nanoseconds since 1601.
+
+    :param now: the time in seconds since the epoch.
     """
-    return _replaced(template, NOW, octets(time))
+    generalized = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(now))
+    filetime = str(int(now) * 10_000_000 + _FILETIME_OF_1970)
+    with_now = _replaced(template, NOW, octets(generalized))
+    return _replaced(with_now, NOW_FILETIME, octets(filetime))
 
 
 def for_any_name(template: Any) -> Any:
@@ -76,6 +86,19 @@ def equals(attribute: str, value: str | bytes) -> Any:
     asserted = octets(value) if isinstance(value, str) else value
     return pureldap.LDAPFilter_equalityMatch(
         pureldap.LDAPAttributeDescription(attribute), pureldap.LDAPAssertionValue(asserted)
+    )
+
+
+def matches(rule: str, attribute: str, value: str) -> Any:
+    """Make a filter that matches by another matching rule than that of the attribute.
+
+    :param rule: the object identifier of the rule.
+    """
+    return pureldap.LDAPFilter_extensibleMatch(
+        pureldap.LDAPMatchingRuleAssertion_matchingRule(rule),
+        pureldap.LDAPMatchingRuleAssertion_type(attribute),
+        pureldap.LDAPMatchingRuleAssertion_matchValue(octets(value)),
+        None,
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import reduce
 from itertools import islice, product
 from math import prod
@@ -19,7 +18,7 @@ from synapse_login_module.config.validation import Strict, config_path, validate
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import fold, localpart_from
 from synapse_login_module.providers.ldap.filters import both, equals, has, one_of
-from synapse_login_module.providers.ldap.messages import Entry
+from synapse_login_module.providers.ldap.messages import Entry, texts
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z][A-Za-z0-9-]*)\}")
 
@@ -167,15 +166,6 @@ def localpart_of(given: object, uid: str) -> Localpart:
         raise ConfigError("localpart", 'a template, or a mapping of "address" and "domains"')
     keys = config_path("localpart", validate, _AddressKeys, given)
     return Address(keys.address, keys.domains)
-
-
-def texts(entry: Entry, attribute: str | None) -> tuple[str, ...]:
-    """Return the values of an attribute that are text."""
-    found = []
-    for value in entry.attributes.get(fold(attribute or ""), ()):
-        with suppress(UnicodeDecodeError):
-            found.append(value.decode("utf-8"))
-    return tuple(found)
 
 
 def _all(filters: Sequence[Any]) -> Any:

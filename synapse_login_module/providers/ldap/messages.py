@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from ldaptor.protocols import pureber, pureldap  # type: ignore[import-untyped]
 from ldaptor.protocols.ldap import ldaperrors  # type: ignore[import-untyped]
 
-from synapse_login_module.providers.ldap.result_codes import SIZE_LIMIT_EXCEEDED
+from synapse_login_module.model import fold
+from synapse_login_module.providers.ldap.policies import PolicyError, policy_error
+from synapse_login_module.providers.ldap.result_codes import SIZE_LIMIT_EXCEEDED, SUCCESS
 
 MESSAGE_BYTES = 64 * 1024
 """The longest message that a server may send, in bytes. An entry has a few attributes of one user.
@@ -51,11 +54,13 @@ class Result:
     :param code: the result code (RFC 4511, appendix A).
     :param message: the server's diagnostic message, at most 200 characters.
     :param entries: the entries that a search found; no more than two are kept.
+    :param policy: the error of the password policy that comes with the result of a bind.
     """
 
     code: int
     message: str
     entries: Sequence[Entry] = ()
+    policy: PolicyError | None = None
 
     @property
     def several(self) -> bool:
@@ -166,13 +171,13 @@ def take_frame(buffer: bytearray) -> Frame | None:
     return Frame(number, encoded[operation] == pureldap.LDAPSearchResultDone.tag, encoded)
 
 
-def operation_in(frame: Frame) -> Any:
-    """Decode the response in a message into ldaptor's class.
+def decoded(frame: Frame) -> tuple[Any, Any]:
+    """Decode a message: the response, in ldaptor's class, and its controls.
 
     :raise Exception: of any type, when it is not a response.
     """
     message, _ = pureber.berDecodeObject(_DECODER, frame.octets)
-    return message.value
+    return message.value, message.controls
 
 
 def entry_of(answer: Any) -> Entry:
@@ -186,12 +191,27 @@ def entry_of(answer: Any) -> Entry:
     )
 
 
-def result_of(answer: Any, entries: Sequence[Entry]) -> Result:
-    """Read the result in the last response to a request."""
+def texts(entry: Entry, attribute: str | None) -> tuple[str, ...]:
+    """Return the values of an attribute that are text."""
+    found = []
+    for value in entry.attributes.get(fold(attribute or ""), ()):
+        with suppress(UnicodeDecodeError):
+            found.append(value.decode("utf-8"))
+    return tuple(found)
+
+
+def result_of(answer: Any, controls: Any, entries: Sequence[Entry]) -> Result:
+    """Read the result in the last response to a request.
+
+    :param controls: the controls of the response.
+    """
     if not isinstance(answer.resultCode, int):
         raise TypeError("not a code")
     text = _checked(answer.errorMessage).decode("utf-8", "replace")
-    return Result(answer.resultCode, one_line(text)[:200], tuple(entries))
+    policy = None
+    if isinstance(answer, pureldap.LDAPBindResponse):
+        policy = policy_error(controls, answer.resultCode == SUCCESS)
+    return Result(answer.resultCode, one_line(text)[:200], tuple(entries), policy)
 
 
 def _checked(octets: object) -> bytes:

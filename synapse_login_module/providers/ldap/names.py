@@ -34,6 +34,14 @@ def filled_name(template: str, localpart: str) -> str:
     return template.replace(PLACEHOLDER, escaped)
 
 
+def is_distinguished_name(text: str) -> bool:
+    """Say whether a text is a distinguished name (RFC 4514)."""
+    try:
+        return bool(_rdns(octets(text)))
+    except ValueError:
+        return False
+
+
 class Template:
     """A distinguished name with ``{localpart}`` in it.
 

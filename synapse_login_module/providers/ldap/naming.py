@@ -16,8 +16,8 @@ from synapse_login_module.model import (
     localpart_from,
 )
 from synapse_login_module.providers.identifiers import Named, user_id_from
+from synapse_login_module.providers.ldap.addresses import emails_of
 from synapse_login_module.providers.ldap.config import LDAPConfig
-from synapse_login_module.providers.ldap.localparts import texts
 from synapse_login_module.providers.ldap.messages import Entry, Result
 from synapse_login_module.providers.ldap.subjects import Subjects
 
@@ -65,7 +65,7 @@ class Naming:
             problem = "its entry has a name that bind_dn_template does not make"
             self._taken_for_unknown(identifier, problem)
             return None
-        emails = texts(found.entries[0], self._attributes.mail)
+        emails = emails_of(found.entries[0], self._attributes.mail)
         # Directories ignore some characters. Names with these would have rate limits of their own.
         if isinstance(identifier, EmailIdentifier) and not _is_among(identifier.address, emails):
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,23 +31,18 @@ from synapse_login_module.model import (
 )
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.identifiers import Named, without_domain
+from synapse_login_module.providers.ldap.addresses import emails_of
 from synapse_login_module.providers.ldap.administrators import Administrators
-from synapse_login_module.providers.ldap.bind_times import BindTimes
+from synapse_login_module.providers.ldap.binding import UserBinds
 from synapse_login_module.providers.ldap.config import LDAPConfig, parse
 from synapse_login_module.providers.ldap.diagnosis import DirectoryDiagnosis
 from synapse_login_module.providers.ldap.directory import Directory
-from synapse_login_module.providers.ldap.filters import ANY
-from synapse_login_module.providers.ldap.localparts import texts
-from synapse_login_module.providers.ldap.messages import Entry, Result, Search, can_be_sent
+from synapse_login_module.providers.ldap.entries import Entries
+from synapse_login_module.providers.ldap.messages import Entry, Search, octets, texts
 from synapse_login_module.providers.ldap.names import filled_name
 from synapse_login_module.providers.ldap.naming import Naming
-from synapse_login_module.providers.ldap.result_codes import (
-    INVALID_CREDENTIALS,
-    Bind,
-    meaning_of_bind,
-)
 from synapse_login_module.providers.ldap.searches import Searches
-from synapse_login_module.providers.ldap.statuses import NO_ATTRIBUTES, Statuses
+from synapse_login_module.providers.ldap.statuses import Statuses
 from synapse_login_module.providers.ldap.subjects import condition
 
 T = TypeVar("T")
@@ -78,10 +73,9 @@ class LDAPProvider(Service):
         base = config.keys.base
         self._template = config.keys.bind_dn_template or ""
         self._clock = environment.clock
-        self._statuses = Statuses(config.statuses, environment.clock)
         # A name that no entry has, for a search and a bind in the place of those of an account.
         self._unknown = f"nobody-{environment.random(16).hex()}"
-        self._unknown_dn = (
+        unknown_dn = (
             f"cn={self._unknown},{base}"
             if config.template is None
             else filled_name(self._template, self._unknown)
@@ -89,13 +83,13 @@ class LDAPProvider(Service):
         self._server_name = environment.server_name
         self._naming = Naming(config, self._server_name)
         mail, name = self._attributes.mail, self._attributes.name
-        read = dict.fromkeys((*self._naming.attributes, mail, name))
+        groups = () if config.groups is None else config.groups.attributes
+        read = dict.fromkeys((*self._naming.attributes, mail, name, *groups))
         self._searches = Searches(
             config, self._server_name, [each for each in read if each is not None]
         )
         self._hashing = environment.hashing
         self._reactor = environment.reactor
-        self._bind_times = BindTimes(environment.reactor, environment.random)
         self._directory = Directory(config.settings, environment.reactor)
         self.names_administrators = config.admin_group is not None
         self._administrators = Administrators(
@@ -103,6 +97,21 @@ class LDAPProvider(Service):
             self._directory,
             self._searches.for_any_account(),
             environment.clock,
+        )
+        nobody = octets(self._unknown)
+        self._entries = Entries(
+            self._directory,
+            Statuses(config.statuses, environment.clock),
+            config.groups,
+            self._administrators,
+            Entry(octets(unknown_dn), {fold(self._attributes.uid): (nobody,)}),
+        )
+        self._binds = UserBinds(
+            self._directory,
+            unknown_dn,
+            self._server_name,
+            environment.reactor,
+            environment.random,
         )
         if not config.keys.verify_certificate:
             self.log.warn("LDAP: certificates are not checked (verify_certificate: false)")
@@ -165,6 +174,7 @@ class LDAPProvider(Service):
             settings,
             self._config.keys.base,
             self._searches.for_any_account(),
+            self._group_lookups(),
             self._reactor,
             self._clock,
             self._config.admin_group,
@@ -202,119 +212,54 @@ class LDAPProvider(Service):
             # It is no user of this server, even if the directory is unavailable.
             search_for_unknown = self._searches.for_nobody(self._unknown)
             with suppress(ProviderUnavailable):
-                await self._directory.search(*self._login_searches(search_for_unknown))
-                await self._bind_unknown(password)
+                await self._entries.search(search_for_unknown)
+                await self._binds.as_unknown(password)
             return None
-        results = await self._find_for_login(search, self._searches.for_made_name(identifier))
-        admin = self._administrators.take(results)
-        found = results[0]
-        who = self._naming.who(found, identifier)
+        found = await self._entries.search(search, self._searches.for_made_name(identifier))
+        who = self._naming.who(found.result, identifier)
         if who is None:
-            await self._bind_unknown(password)
+            await self._binds.as_unknown(password)
             return None
-        entry = found.entries[0]
-        if not can_be_sent(password):
-            raise InvalidCredentials(user_id=who.user_id)
-        # Bind by the DN of the entry that was found: another name could mean another entry.
-        began = self._bind_times.now()
-        result = await self._directory.bind(entry.dn, password)
-        if not self._accepts(result, who.spelled(self._server_name)):
-            if result.code == INVALID_CREDENTIALS:
-                self._bind_times.saw(began)
-            else:
-                # Some servers refuse a locked account before they check the password.
-                await self._bind_times.wait(began)
-            raise InvalidCredentials(user_id=who.user_id)
+        entry, status = found.result.entries[0], found.status
+        proven = await self._binds.as_entry(entry, who, password)
         user_id = who.require_user_id(self.log, self.name)
-        status = await self._status_after_bind(entry, self._statuses.status(results))
-        return replace(self._account(entry, who, user_id, status), admin=admin)
-
-    def _login_searches(self, search: Search) -> list[Search]:
-        return [*self._statuses.searches(search), *self._administrators.searches(search)]
-
-    async def _find_for_login(self, search: Search, other: Search | None) -> list[Result]:
-        """Search for the entry of a login.
-
-        :param other: a search that counts if the first one finds nothing.
-        """
-        if other is None:
-            return await self._directory.search(*self._login_searches(search))
-        searches = self._login_searches(search), self._login_searches(other)
-        results = await self._directory.search(*searches[0], *searches[1])
-        middle = len(searches[0])
-        return results[:middle] if results[0].entries else results[middle:]
+        if status is not AccountStatus.DEACTIVATED:
+            is_locked = status is AccountStatus.LOCKED and proven is AccountStatus.ACTIVE
+            # A right password may end a lock, so the status of a locked account is read again.
+            status = await self._entries.status_of(entry) if is_locked else proven
+        return replace(self._account(entry, who, user_id, status), admin=found.admin)
 
     async def _find(self, identifier: Identifier) -> Account | None:
         """Search for the entry of an account."""
         search = self._searches.for_identifier(identifier)
         if search is None:
             return None
-        results = await self._directory.look(*self._statuses.searches(search))
-        who = self._naming.who(results[0], identifier)
+        found, status, _ = await self._entries.look(search)
+        who = self._naming.who(found, identifier)
         if who is None or who.user_id is None:
             return None
-        status = self._statuses.status(results)
-        return self._account(results[0].entries[0], who, who.user_id, status)
+        return self._account(found.entries[0], who, who.user_id, status)
 
     def _account(self, entry: Entry, who: Named, user_id: str, status: AccountStatus) -> Account:
         names = texts(entry, self._attributes.name)
         return Account(
             user_id,
             names[0] if names else None,
-            texts(entry, self._attributes.mail),
+            emails_of(entry, self._attributes.mail),
             status=status,
             subject=self._naming.subject(entry, who),
         )
-
-    async def _bind_unknown(self, password: str) -> None:
-        """Bind as an entry that does not exist, and take as long as for one that does."""
-        if can_be_sent(password):
-            began = self._bind_times.now()
-            result = await self._directory.bind(self._unknown_dn, password)
-            self._accepts(result, "an unknown user")
-            await self._bind_times.wait(began)
-
-    def _accepts(self, result: Result, account: str) -> bool:
-        """Say whether the directory accepted a password.
-
-        :param result: the result of the bind.
-        :param account: the name of the account, for the log.
-        :raise ProviderUnavailable: when the directory did not decide.
-        """
-        meaning = meaning_of_bind(result.code)
-        if meaning is Bind.ACCEPTED:
-            return True
-        line = "LDAP: the bind of {account} is answered with {result}"
-        if meaning is Bind.REFUSED:
-            if result.code != INVALID_CREDENTIALS:
-                self.log.info(line, account=account, result=result)
-            return False
-        self.log.error(line, account=account, result=result)
-        raise ProviderUnavailable(f"LDAP: a bind is answered with {result}")
-
-    async def _status_after_bind(self, entry: Entry, status: AccountStatus) -> AccountStatus:
-        """Return the status of an account after its password was right.
-
-        A right password may end a lock, so the status of a locked account is searched for again.
-
-        :param status: the status before the bind.
-        """
-        if status is not AccountStatus.LOCKED:
-            return status
-        search = Search(entry.dn, False, ANY, NO_ATTRIBUTES)
-        results = await self._directory.search(*self._statuses.searches(search))
-        return self._statuses.status(results)
 
     async def _status_by_id(self, attribute: str, value: str | bytes) -> AccountStatus | None:
         """Look at the entry with an id, whatever its name is now."""
         search = self._searches.for_id(attribute, value)
         if search is None:
             raise ProviderUnavailable("LDAP: base is needed to find an entry by its id")
-        results = await self._directory.look(*self._statuses.searches(search))
-        if results[0].several:
+        found, status, _ = await self._entries.look(search)
+        if found.entries and found.several:
             self.log.error("LDAP: several entries have one {attribute}", attribute=attribute)
             raise UnusableAccount(f"LDAP: several entries have one {attribute}")
-        return self._statuses.status(results) if results[0].entries else None
+        return status if found.entries else None
 
     async def _status_by_name(
         self, search: Search, name: str, exactly: str | None
@@ -323,21 +268,28 @@ class LDAPProvider(Service):
 
         :param exactly: the spelling that the entry must have; ``None`` to ignore case.
         """
-        results = await self._directory.look(*self._statuses.searches(search))
-        if not results[0].entries:
+        found, status, _ = await self._entries.look(search)
+        if not found.entries:
             return None
-        found = self._naming.name(results[0], name, name)
+        own = self._naming.name(found, name, name)
         # A filter may find an account by more than its own name.
-        if found is None or fold(found) != fold(name) or exactly not in (None, found):
+        if own is None or fold(own) != fold(name) or exactly not in (None, own):
             return None
-        return self._statuses.status(results)
+        return status
 
     async def _look_for_accounts(self) -> None:
         """Warn when no account can be found: all logins fail then, and all accounts look gone."""
         search = self._searches.for_any_account()
         if search is None:
             return
-        (found,) = await self._directory.look(search)
+        lookups = self._group_lookups()
+        found, *of_groups = await self._directory.look(search, *lookups)
+        for group, result in zip(lookups, of_groups, strict=True):
+            if not result.entries:
+                self.log.warn(
+                    "LDAP: there is no group {group}, or the search account may not see it",
+                    group=group.base,
+                )
         await self._administrators.check()
         if not found.entries:
             self.log.warn(
@@ -346,6 +298,10 @@ class LDAPProvider(Service):
                 account=self._config.settings.bind_dn or "a search without bind_dn",
                 base=search.base,
             )
+
+    def _group_lookups(self) -> Sequence[Search]:
+        groups = self._config.groups
+        return () if groups is None else groups.lookups()
 
     def _cannot_look(self, failure: Failure) -> None:
         """Log an error in the code. An outage has its own line, and a cancellation needs none."""

@@ -13,6 +13,7 @@ from synapse_login_module.model import (
     UserIdentifier,
 )
 from synapse_login_module.providers.identifiers import is_name, own_user_id
+from synapse_login_module.providers.ldap.addresses import values_for
 from synapse_login_module.providers.ldap.config import LDAPConfig
 from synapse_login_module.providers.ldap.filters import (
     ANY,
@@ -53,7 +54,8 @@ class Searches:
         """Search for the account of a client's identifier; ``None`` when there can be none."""
         attributes = self._config.keys.attributes
         if isinstance(identifier, EmailIdentifier):
-            return self._for_values(attributes.mail, identifier.address)
+            address = identifier.address
+            return self._for_values(attributes.mail, *values_for(attributes.mail or "", address))
         if isinstance(identifier, PhoneIdentifier):
             number = identifier.msisdn
             return self._for_values(attributes.phone, number, f"+{number}")
@@ -118,7 +120,9 @@ class Searches:
         if self._base is None:
             return None
         wanted = self._of_accounts(equals(attribute, value))
-        return Search(self._base, True, wanted, NO_ATTRIBUTES)
+        groups = self._config.groups
+        read = NO_ATTRIBUTES if groups is None else groups.attributes
+        return Search(self._base, True, wanted, read)
 
     def for_any_account(self) -> Search | None:
         """Search for any account; ``None`` if accounts have no common parent."""

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from synapse_login_module.model import Account, Identifier, canonical_email, fold
+from synapse_login_module.model import Account, AccountStatus, Identifier, canonical_email, fold
 
 _KEY_SIZE = 32
 
@@ -66,11 +66,11 @@ class PasswordCache:
         return entry.account if entry is not None and self._clock() < entry.expires_at else None
 
     def update(self, identifier: Identifier, password: str, account: Account | None) -> None:
-        """Cache a password that the provider accepted, or evict an account that it does not know.
+        """Cache a password that the provider accepted, or evict an account that may not log in.
 
         :param account: what the provider returned.
         """
-        if account is None:
+        if account is None or account.status not in (None, AccountStatus.ACTIVE):
             self.evict(identifier)
         else:
             tag = self._tag(identifier, password)

@@ -124,9 +124,17 @@ class ConfigTests(ConfigCase):
             (GOOD, {"filter": ""}, "filter"),
             (GOOD, {"group_filter": "memberOf"}, "group_filter"),
             (GOOD, {"group_filter": "(" * 5000}, "group_filter"),
-            (GOOD, {"disabled_filter": "ppolicy"}, "disabled_filter"),
+            (GOOD, {"disabled_filter": "policy"}, "disabled_filter"),
             (GOOD, {"disabled_filter": "(x"}, "disabled_filter"),
-            (GOOD, {"locked_filter": "active_directory"}, "locked_filter"),
+            (GOOD, {"locked_filter": "shadow"}, "locked_filter"),
+            (GOOD, {"directory": "novell"}, "directory"),
+            (GOOD, {"directory": ["openldap"]}, "directory"),
+            (GOOD, {"groups": ["cn=x"]}, "group_type"),
+            (GOOD, {"groups": [], "group_type": "posix"}, "groups"),
+            (GOOD, {"groups": ["matrix"], "group_type": "posix"}, "groups.0"),
+            (GOOD, {"groups": ["cn=x", "<GUID=00>"], "group_type": "names"}, "groups.1"),
+            (GOOD, {"group_type": "posix"}, "group_type"),
+            (GOOD, {"groups": ["cn=x"], "group_type": "unix"}, "group_type"),
             (GOOD, {"attributes": {"uid": None}}, "attributes.uid"),
             (GOOD, {"attributes": {"uid": "a)(b"}}, "attributes.uid"),
             (GOOD, {"attributes": {"mail": ""}}, "attributes.mail"),
@@ -151,6 +159,34 @@ class ConfigTests(ConfigCase):
             ),
         ):
             self.assertEqual(self.problem(given, **more).path, path, (given, more))
+
+    def test_directories(self) -> None:
+        """The kind of a directory sets keys, unless they are set."""
+        for kind, uid, subject, statuses in (
+            ("active_directory", "sAMAccountName", None, 2),
+            ("openldap", "uid", None, 2),
+            ("389ds", "uid", "nsUniqueId", 2),
+            ("freeipa", "uid", "ipaUniqueID", 2),
+            ("shadow", "uid", None, 1),
+        ):
+            found = self.parse(directory=kind)
+            attributes = found.keys.attributes
+            self.assertEqual((attributes.uid, attributes.subject), (uid, subject), kind)
+            self.assertEqual(len(found.statuses), statuses, kind)
+            self.assertIsNone(found.groups)
+            self.assertIsNotNone(self.parse(directory=kind, groups=["cn=x"]).groups)
+            own = self.parse(
+                directory=kind,
+                attributes={"uid": "cn", "mail": None},
+                disabled_filter=None,
+                locked_filter="(a=b)",
+                groups=["cn=x"],
+                group_type="posix",
+            )
+            self.assertEqual((own.keys.attributes.uid, own.keys.attributes.mail), ("cn", None))
+            self.assertEqual((len(own.statuses), own.keys.group_type), (1, "posix"))
+            made = self.parse(directory=kind, localpart="{employeeNumber}")
+            self.assertEqual(made.localpart.attributes, ["employeeNumber"])
 
     def test_no_filter_in_the_template(self) -> None:
         """A template that is a distinguished name needs no base, and takes no filter."""
@@ -225,7 +261,7 @@ class DocumentationTests(ConfigCase):
     def test_blocks(self) -> None:
         """``check-config`` accepts every configuration in it, or the module does."""
         blocks = self.blocks()
-        self.assertEqual(len(blocks), 11)
+        self.assertEqual(len(blocks), 12)
         for block in blocks:
             if "modules" not in block:
                 self.assertIn("good", self.check(block))

@@ -98,10 +98,11 @@ class FilledTests(SynchronousTestCase):
             self.assertEqual(for_any_name(parsed(text)).toWire(), parsed(wanted).toWire(), text)
 
     def test_time(self) -> None:
-        """The time goes into a filter that depends on it."""
-        time = "20260101000000Z"
-        found = at(parsed("(|(a=x)(t>={now}))"), time).toWire()
-        self.assertEqual(found, parsed(f"(|(a=x)(t>={time}))").toWire())
+        """The time goes into a filter that depends on it, in the form that each place is for."""
+        # 2026-01-01, as LDAP writes it and as Active Directory does.
+        text = "(|(a=x)(t>={now})(e<={now_filetime}))"
+        wanted = "(|(a=x)(t>=20260101000000Z)(e<=134116992000000000))"
+        self.assertEqual(at(parsed(text), 1_767_225_600.9).toWire(), parsed(wanted).toWire())
 
 
 class TemplateTests(SynchronousTestCase):

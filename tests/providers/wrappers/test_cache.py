@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
@@ -170,6 +171,16 @@ class PasswordCacheTests(WrapperCase):
             self.backend.fake.statuses[ALICE] = status
             self.assertIs(self.successResultOf(self.provider.account_status(ALICE)), status)
         self.assertEqual(self.backend.looked, 3)
+
+    def test_not_kept(self) -> None:
+        """The right password of an account that may not log in is not remembered."""
+        alice = user("alice")
+        for status in AccountStatus:
+            self.cache.update(alice, PASSWORD, VOUCHED)
+            self.cache.update(alice, PASSWORD, replace(VOUCHED, status=status))
+            found = self.cache.find(alice, PASSWORD)
+            expected = REMEMBERED if status is AccountStatus.ACTIVE else None
+            self.assertEqual(found, expected, status)
 
     def test_bounded(self) -> None:
         """It keeps no more than it may; the oldest go first."""
