@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from synapse_login_module.config.validation import Duration, FilePath, Strict, validate
 from synapse_login_module.errors import Mistakes
@@ -123,9 +123,17 @@ class ProviderPlugin(Plugin):
     name: ProviderName | None = None
     deadline: PositiveDuration = 30_000
     circuit_breaker: CircuitBreakerConfig | None = None
+    one_time_codes: bool = False
     cache: CacheConfig | None = None
     on_unavailable: Literal["fail", "next"] = "fail"
     former_names: Annotated[tuple[ProviderName, ...], Field(strict=False)] = ()
+
+    @field_validator("cache")
+    @classmethod
+    def _caches_no_codes(cls, cache: CacheConfig | None, info: ValidationInfo) -> object:
+        if cache is not None and info.data.get("one_time_codes"):
+            raise ValueError("one_time_codes rules it out: a used code would be good again")
+        return cache
 
 
 class SharedTokens(Strict):

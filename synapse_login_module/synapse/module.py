@@ -126,7 +126,8 @@ class SynapseLoginModule:
             metrics=metrics,
         )
         try:
-            providers = compose.build_providers(parsed.providers, environment)
+            plugins = parsed.config.password_providers
+            providers = compose.build_providers(plugins, parsed.providers, environment)
         except ConfigError as error:
             raise SynapseConfigError(str(error)) from None
         self._start([self._hashing, *providers])

@@ -260,15 +260,15 @@ class HTTPDoctorTests(ProviderDoctorCase):
         """A service that refuses the secret headers names their file."""
         (self.folder / "headers").write_text(f"X-Key: {SECRET}\n")
         (self.folder / "headers").chmod(0o600)
-        config = {"endpoint": self.serve(Service(403)), "headers_file": "headers"}
-        findings = await self.examine(HTTP, **config)
+        url = self.serve(Service(403))
+        findings = await self.examine(HTTP, endpoint=url, headers_file="headers")
         self.assert_line(findings, Level.WARNING, "provider http", "403", "in headers_file")
 
     async def test_basic(self) -> None:
         """A service with Basic authentication refuses a GET without a user, as it should."""
         request = {"user": "{localpart}", "password": "{password}"}
-        config = {"url": self.serve(Service(401)), "encoding": "basic", "request": request}
-        findings = await self.examine(HTTP, **config)
+        url = self.serve(Service(401))
+        findings = await self.examine(HTTP, url=url, encoding="basic", request=request)
         self.assert_line(findings, Level.OK, "provider http", "without a user, as it should", "")
 
     async def test_everybody_exists(self) -> None:

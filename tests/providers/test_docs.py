@@ -34,7 +34,15 @@ DOCS = REPOSITORY / "docs" / "providers"
 
 PAGES = [
     DOCS / f"{name}.rst"
-    for name in ("cred", "files", "http", "resilience", "sql", "writing-a-provider")
+    for name in (
+        "cred",
+        "files",
+        "http",
+        "resilience",
+        "second-factors",
+        "sql",
+        "writing-a-provider",
+    )
 ]
 """The pages that are tested here."""
 
@@ -139,7 +147,7 @@ class ConfigTests(SynchronousTestCase):
             plan = self.check(self.here(block.text))
             build_backends(plan, reactor)
             checked += 1
-        self.assertEqual(checked, 11)
+        self.assertEqual(checked, 12)
 
     def test_module(self) -> None:
         """The module inside Synapse takes its block; what is configured is what was before."""

@@ -29,11 +29,12 @@ from synapse_login_module.providers.http.config import (
     parse,
 )
 from synapse_login_module.providers.http.diagnosis import HTTPDiagnosis
-from synapse_login_module.providers.http.requests import HTTPRequest, Requests
+from synapse_login_module.providers.http.requests import Requests
 from synapse_login_module.providers.identifiers import (
     Named,
     id_in,
     kind_of,
+    named_as_typed,
     names_of,
     names_of_subject,
     unchecked_status,
@@ -63,6 +64,7 @@ class HTTPProvider(Service):
         self.verifiable = keys.status_url is not None
         self._server_name = environment.server_name
         self._hashing = environment.hashing
+        self._one_time_codes = environment.one_time_codes
         self._reactor = environment.reactor
         self._clock = environment.clock
         connect_timeout = ceil(keys.connect_timeout / 1000)
@@ -114,7 +116,7 @@ class HTTPProvider(Service):
         keys = self._config.keys
 
         async def ask(url: str) -> BackendResponse:
-            return await self._ask(self._for_statuses, await self._requests.of_get(url))
+            return await self._for_statuses.request(*await self._requests.of_get(url))
 
         diagnosis = HTTPDiagnosis(self._config, ask, self._reactor, self._clock)
         status_url = keys.status_url
@@ -151,7 +153,7 @@ class HTTPProvider(Service):
         request = await self._requests.of_login(template, names, password)
         if request is None:
             return None
-        answer = await self._ask(self._for_logins, request)
+        answer = await self._for_logins.request(*request, may_repeat=not self._one_time_codes)
         if answer.code in self._config.keys.unknown_user_codes:
             return None
         if answer.code in self._config.keys.reject_codes and self._answers.rejects(answer):
@@ -168,11 +170,14 @@ class HTTPProvider(Service):
         """Find out whether the service spells a name with capitals, or repeats what was typed.
 
         The login is sent again with the name in lower case. A service that repeats what was typed
-        then returns the name in lower case too.
+        then returns the name in lower case too. A one-time code cannot be sent again: the name that
+        was typed counts then.
 
         :param first: the response to the name as it was typed.
         :return: the response whose spelling of the name is the account's.
         """
+        if self._one_time_codes:
+            return first._replace(who=named_as_typed(names["localpart"], self._server_name))
         localpart = fold(names["localpart"])
         low = {"user_id": str(UserId(localpart, self._server_name)), "localpart": localpart}
         try:
@@ -187,13 +192,10 @@ class HTTPProvider(Service):
         self, status_url: str, values: Mapping[str, str]
     ) -> AccountStatus | None:
         request = await self._requests.of_get(status_url, values)
-        answer = await self._ask(self._for_statuses, request)
+        answer = await self._for_statuses.request(*request)
         if answer.code in self._config.keys.unknown_user_codes:
             return None
         return self._answers.status(answer)
-
-    async def _ask(self, client: BackendClient, request: HTTPRequest) -> BackendResponse:
-        return await client.request(*request)
 
 
 def _may_be_repeated(who: Named, asked: Mapping[str, str], server_name: str) -> bool:

@@ -97,7 +97,9 @@ class LDAPProvider(Service):
         self._hashing = environment.hashing
         self._reactor = environment.reactor
         self._bind_times = BindTimes(environment.reactor, environment.random)
-        self._directory = Directory(config.settings, environment.reactor)
+        self._directory = Directory(
+            config.settings, environment.reactor, environment.one_time_codes
+        )
         if not config.keys.verify_certificate:
             self.log.warn("LDAP: certificates are not checked (verify_certificate: false)")
         if self._template and config.template is None:

@@ -183,6 +183,24 @@ class Nextcloud(Application):
         }
 
 
+class PrivacyIDEA(Application):
+    """privacyIDEA's check of a password with a code, which is good once."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.used: set[str] = set()
+
+    def respond(self, method: str, uri: str, request: Request, body: Mapping[str, str]) -> Answered:
+        """Check a PIN or password with its code."""
+        if (method, uri) != ("POST", "/validate/check"):
+            return 405, {"result": {"status": False, "error": {"code": 0}}}
+        person, given = self.find(body["user"]), body["pass"]
+        code = "" if person is None else given.removeprefix(person.password)
+        is_right = code.isdecimal() and len(code) == 6 and given not in self.used
+        self.used.add(given)
+        return 200, {"result": {"status": True, "value": is_right}, "detail": {}}
+
+
 def _errors(code: str) -> object:
     return {"errors": [{"code": code, "message": "…", "params": []}]}
 

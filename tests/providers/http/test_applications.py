@@ -13,20 +13,27 @@ from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
 from synapse_login_module.model import Account, AccountStatus, Level
 from synapse_login_module.providers import HTTPProvider
 from tests.providers.case import PASSWORD, ProviderCase, email, user
-from tests.providers.http.applications import Application, Keycloak, Nextcloud, Person, XenForo
+from tests.providers.http.applications import (
+    Application,
+    Keycloak,
+    Nextcloud,
+    Person,
+    PrivacyIDEA,
+    XenForo,
+)
 from tests.support import REPOSITORY
 from tests.support.accounts import ALICE
 
-_PAGE = REPOSITORY / "docs" / "providers" / "http.rst"
+_PAGES = REPOSITORY / "docs" / "providers"
 
 
-def block(heading: str) -> dict[str, Any]:
-    """The configuration of a section of the page."""
-    _, section = re.split(rf"^{heading}\n-+$", _PAGE.read_text("utf-8"), flags=re.MULTILINE)
+def block(heading: str, page: str = "http") -> dict[str, Any]:
+    """The configuration of a section of a page."""
+    text = (_PAGES / f"{page}.rst").read_text("utf-8")
+    _, section = re.split(rf"^{heading}\n-+$", text, flags=re.MULTILINE)
     found = re.search(r"^\.\. code-block:: yaml\n\n((?:   .*\n|\n)+)", section, re.MULTILINE)
     assert found is not None
-    text = found[1]
-    (entry,) = yaml.safe_load(textwrap.dedent(text))["password_providers"]
+    (entry,) = yaml.safe_load(textwrap.dedent(found[1]))["password_providers"]
     config: dict[str, Any] = entry["config"]
     return config
 
@@ -48,7 +55,10 @@ class ApplicationCase(ProviderCase):
 
     def configured(self) -> HTTPProvider:
         """The provider, with the files that the page says."""
-        config = block(self.kind.__name__)
+        return self.built(block(self.kind.__name__))
+
+    def built(self, config: dict[str, Any]) -> HTTPProvider:
+        """A provider of a block."""
         for key in ("url", "status_url"):
             if key in config:
                 config[key] = re.sub(
@@ -182,3 +192,18 @@ class NextcloudTests(ApplicationCase):
         self.write("nextcloud.secret", "Basic YWRtaW46eA==\n")
         await self.fails(provider.account_status("Alice"), ProviderUnavailable)
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+
+
+class PrivacyIDEATests(ApplicationCase):
+    """privacyIDEA, as the page on second factors asks it."""
+
+    kind = PrivacyIDEA
+
+    async def test_codes(self) -> None:
+        """A password with its code logs in, once."""
+        provider = self.built(block("Declare it", "second-factors"))
+        account = await provider.authenticate(user("Alice"), f"{PASSWORD}492039")
+        self.assertEqual(account, Account(ALICE, subject="alice"))
+        for wrong in (f"{PASSWORD}492039", PASSWORD, "x492040"):
+            await self.fails(provider.authenticate(user("alice"), wrong), InvalidCredentials)
+        self.assertIsNotNone(await provider.authenticate(user("alice"), f"{PASSWORD}755224"))

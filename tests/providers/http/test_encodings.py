@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,7 +16,7 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.providers.http.provider import HTTPProvider
 from synapse_login_module.providers.http.templates import look_up
-from tests.providers.backends import HTTPBackend
+from tests.providers.backends import HTTPBackend, WildServer
 from tests.providers.case import PASSWORD, email, lines, phone, user
 from tests.providers.http.test_http import MAPPED, HTTPCase
 from tests.support.accounts import ALICE
@@ -269,6 +270,43 @@ class AnswerTests(EncodedCase):
         for wrong in unknown:
             self.service.answer = (200, json.dumps({"on": wrong}).encode())
             await self.fails(provider.account_status(ALICE), ProviderUnavailable)
+
+
+class OneTimeCodeTests(EncodedCase):
+    """Passwords that hold a code which is good once (``one_time_codes``)."""
+
+    def once(self, **config: Any) -> HTTPProvider:
+        """A provider whose passwords are sent once."""
+        environment = replace(self.environment(), one_time_codes=True)
+        built: HTTPProvider = self.build(HTTPProvider, config, environment)
+        return built
+
+    async def test_closed_in_between(self) -> None:
+        """A connection that is closed without an answer is an outage: the service may have used the
+        code.
+        """
+        server = WildServer("once", self.folder())
+        self.addCleanup(server.kill)
+        provider = self.once(endpoint=server.url)
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+        problem = await self.fails(
+            provider.authenticate(user("alice"), PASSWORD), ProviderUnavailable
+        )
+        self.assertIn("Connection", str(problem))
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+
+    async def test_repeated_name(self) -> None:
+        """A name that is repeated with its capitals is not asked about again: it is the account in
+        small letters.
+        """
+        config = {key: MAPPED[key] for key in ("request", "answer")}
+        provider = self.once(url=f"{self.backend.url}/login", **config)
+        self.service.ignores_case = True
+        for typed in ("Alice", "alice"):
+            account = await provider.authenticate(user(typed), PASSWORD)
+            assert account is not None
+            self.assertEqual((account.user_id, account.subject), (ALICE, account.subject.lower()))
+        self.assertEqual([seen.body["who"] for seen in self.service.seen], ["Alice", "alice"])
 
 
 class TokenPathTests(SynchronousTestCase):
