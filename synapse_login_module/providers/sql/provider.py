@@ -1,4 +1,4 @@
-"""Accounts in an SQLite or PostgreSQL database."""
+"""Accounts in an SQLite, PostgreSQL, MariaDB or MySQL database."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ from synapse_login_module.providers.identifiers import (
 )
 from synapse_login_module.providers.sql.config import NO_SUBJECT, SUBJECT_IS_LOST, SQLConfig, parse
 from synapse_login_module.providers.sql.diagnosis import examine
-from synapse_login_module.providers.sql.drivers import Idle, Rows, Work
+from synapse_login_module.providers.sql.driver import Rows
 from synapse_login_module.providers.sql.rows import Found, Row, read_row
+from synapse_login_module.providers.sql.work import Idle, Work
 from synapse_login_module.providers.thread_pool import BoundedPool
 
 _QUEUE = 64
@@ -62,7 +63,7 @@ class SQLProvider(Service):
         self._driver = config.driver
         self._keys = config.keys
         self._by_subject = config.by_subject
-        # The first query that returned a subject. With PostgreSQL that is not known before.
+        # The first query that returned a subject. With a server that is not known before.
         self._gives_subject: str | None = None
         self._seconds = config.keys.timeout / 1000
         self._reactor = environment.reactor
@@ -78,10 +79,10 @@ class SQLProvider(Service):
         self._rehashing: set[str] = set()
         if config.driver.unverified_host is not None:
             self.log.warn(
-                "{name}: anyone in between can pose as {host}: set sslmode=verify-full in"
-                " postgresql",
+                "{name}: anyone in between can pose as {host}: {advice}",
                 name=self.name,
                 host=config.driver.unverified_host,
+                advice=config.driver.to_verify,
             )
 
     def startService(self) -> None:

@@ -29,8 +29,9 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.passwords import check_password, cost_of, hash_password
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers.sql.drivers import Idle, PostgreSQLDriver, Work
+from synapse_login_module.providers.sql.postgresql import PostgreSQLDriver
 from synapse_login_module.providers.sql.provider import SQLProvider
+from synapse_login_module.providers.sql.work import Idle, Work
 from synapse_login_module.providers.wrappers.chain import ProviderChain
 from tests.providers.backends import WildServer
 from tests.providers.case import (
@@ -107,6 +108,8 @@ class SQLMixin(Case):
     """Helpers for any database."""
 
     statements: Mapping[str, str]
+    full_user_id = "'@' || name || ':example.com'"
+    """The full user ID of a name, in SQL."""
 
     def config(self) -> dict[str, Any]:
         """Return the keys that name the database."""
@@ -599,7 +602,7 @@ class SQLTestsMixin(SQLMixin):
         """One statement may return a local part, and another the full user ID."""
         self.add("alice", locked=True)
         text = self.statements["status"].replace(
-            "name AS localpart", "'@' || name || ':example.com' AS user_id"
+            "name AS localpart", f"{self.full_user_id} AS user_id"
         )
         provider = self.provider(queries={"status": text})
         for subject in ("alice", ALICE):
@@ -1145,11 +1148,15 @@ class SQLConfigTests(SynchronousTestCase):
 
     def test_one_of_two(self) -> None:
         """It takes exactly one database."""
-        for sqlite, postgresql in ((None, None), ("accounts.db", "dbname=x")):
-            self.assertEqual(
-                self.problem(sqlite=sqlite, postgresql=postgresql),
-                "takes either sqlite or postgresql",
-            )
+        mysql = {"host": "localhost", "user": "x", "database": "x"}
+        for given in (
+            {"sqlite": None},
+            {"postgresql": "dbname=x"},
+            {"mysql": mysql},
+            {"sqlite": None, "postgresql": "dbname=x", "mysql": mysql},
+        ):
+            problem = self.problem(**given)
+            self.assertEqual(problem, "takes one of sqlite, postgresql and mysql", given)
 
     def test_missing_file(self) -> None:
         """A file that is missing, or not a database, is rejected, and no file is created."""
