@@ -17,6 +17,7 @@ from tests.support.folders import temporary_folder
 from tests.support.process import require
 
 _PROVIDERS = "synapse_login_module.providers"
+_MYSQL = {"host": "db.example.com", "user": "a", "password": "geheim", "database": "c"}
 _CLIENTS = {"type": "http", "port": 8008, "resources": [{"names": ["client"]}]}
 _OURS = {"type": "http", "port": 8009, "resources": []}
 
@@ -51,7 +52,7 @@ class NotTriedTests(CheckCase):
 
     def test_named(self) -> None:
         """Each backend that was not connected to is named, without secrets."""
-        require("ldaptor", "psycopg")
+        require("ldaptor", "psycopg", "pymysql")
         providers = [
             {
                 "module": f"{_PROVIDERS}.LDAPProvider",
@@ -73,6 +74,14 @@ class NotTriedTests(CheckCase):
                     "queries": {"by_user": "SELECT hash FROM a WHERE b = %(localpart)s"},
                 },
             },
+            {
+                "module": f"{_PROVIDERS}.SQLProvider",
+                "name": "shop",
+                "config": {
+                    "mysql": _MYSQL,
+                    "queries": {"by_user": "SELECT hash FROM a WHERE b = %(localpart)s"},
+                },
+            },
         ]
         store = {
             "module": "synapse_login_module.stores.PostgreSQLTokenStore",
@@ -86,6 +95,7 @@ class NotTriedTests(CheckCase):
                 "the directory at ldaps://b.example.com",
                 "the service at https://auth.example.com:444",
                 "the PostgreSQL at db.example.com",
+                "the MySQL at db.example.com, port 3306",
                 "the PostgreSQL at 127.0.0.1, port 1",
             ],
         )
@@ -96,7 +106,7 @@ class SecretTests(CheckCase):
 
     def test_never_told(self) -> None:
         """No message holds a pepper or a password of a directory or database."""
-        require("ldaptor", "psycopg")
+        require("ldaptor", "psycopg", "pymysql")
         pgpass = "host=db user=a password=geheim"
         given: dict[str, Any] = {
             "server_name": "example.com",
@@ -117,6 +127,14 @@ class SecretTests(CheckCase):
                     "config": {
                         "postgresql": pgpass,
                         "pepper": "geheim",
+                        "queries": {"by_user": "SELECT a FROM b WHERE c = %(localpart)s"},
+                    },
+                },
+                {
+                    "module": f"{_PROVIDERS}.SQLProvider",
+                    "name": "shop",
+                    "config": {
+                        "mysql": _MYSQL,
                         "queries": {"by_user": "SELECT a FROM b WHERE c = %(localpart)s"},
                     },
                 },
@@ -143,7 +161,9 @@ class SecretTests(CheckCase):
                 "{geheim",
             ),
         )
-        secret_places = {"pepper", "bind_password", "postgresql", "dsn", "key", "url", "servers"}
+        secret_places = {
+            *("pepper", "bind_password", "postgresql", "password", "dsn", "key", "url", "servers"),
+        }
         for path in _leaves(given):
             values = odd if {*path} & secret_places else (None, 5, [], "")
             for value in values:
