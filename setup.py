@@ -13,6 +13,7 @@ assert VERSION is not None
 PHONE = ["phonenumbers>=8.13"]
 LDAP = ["ldaptor>=21.2", "pyparsing<4", "twisted[tls]>=24.7"]
 POSTGRES = ["psycopg[binary]>=3.1"]
+ARGON2 = ["argon2-cffi>=21.1"]
 METRICS = ["prometheus_client>=0.18"]  # from 0.18 on, workers can tell whose gauge is the newest
 DOCS = [
     "furo>=2024.8.6",
@@ -22,6 +23,7 @@ DOCS = [
 ]
 """What builds the site. The pages of the API need neither Synapse nor another extra."""
 ALONE = [
+    *ARGON2,
     *PHONE,
     *LDAP,
     *POSTGRES,
@@ -111,6 +113,7 @@ setup(
         "phone": PHONE,
         "ldap": LDAP,
         "postgres": POSTGRES,
+        "argon2": ARGON2,
         "metrics": METRICS,
         "docs": DOCS,
         "test-alone": ALONE,

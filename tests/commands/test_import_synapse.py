@@ -189,7 +189,7 @@ class AccountsTests(ImportCase):
             ("helper", "it is of the type support"),
             ("ldap", "it has no password"),
             ("left", "it is deactivated"),
-            ("odd", "it is not usable: not a bcrypt hash: make one with hash-password"),
+            ("odd", "it is not usable: no usable hash: "),
         ):
             self.assertIn(f"accounts\t{at(name)}\t{reason}\n", said)
         self.assertNotIn("notices", said)

@@ -31,6 +31,8 @@ class _Keys(Strict):
     postgresql: str | None = Field(default=None, repr=False)
     queries: _Queries
     pepper: str = Field(default="", repr=False)
+    normalize: bool | None = None
+    new_hash_prefix: str = ""
     timeout: PositiveDuration = 5_000
     connections: Annotated[int, Field(ge=1, le=100)] = 4
 
