@@ -16,7 +16,9 @@ LEAST_WORK = 7168 * 5
 Sheet gives."""
 
 _SECONDS = 1.1e-6
-_MOST_LANES = 64
+_MOST_LANES = 16
+"""Each lane is a thread while a hash is computed."""
+
 _SALT_BYTES, _DIGEST_BYTES = 16, 32
 _HASH = re.compile(
     r"\$argon2(id|i)\$(?:v=(16|19)\$)?m=([1-9][0-9]{0,9}),t=([1-9][0-9]{0,9}),p=([1-9][0-9]{0,7})"
@@ -92,7 +94,8 @@ def _kind(
     variant: str, version: int, costs: tuple[int, int, int], salt_bytes: int, digest_bytes: int
 ) -> Kind:
     memory, passes, lanes = costs
-    if lanes > _MOST_LANES or memory < 8 * lanes or salt_bytes < 8 or digest_bytes < 16:
+    fits = 1 <= lanes <= _MOST_LANES and 8 * lanes <= memory < 2**32 and 1 <= passes < 2**32
+    if not fits or salt_bytes < 8 or digest_bytes < 16:
         raise ValueError("an Argon2 hash whose parameters do not fit")
     low_level = _low_level()
     kind = {"id": low_level.Type.ID, "i": low_level.Type.I}[variant]

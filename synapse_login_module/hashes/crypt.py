@@ -32,6 +32,7 @@ _YESCRYPT = re.compile(
 _SCRYPT = re.compile(
     r"(\$7\$)([./0-9A-Za-z])([./0-9A-Za-z]{5})([./0-9A-Za-z]{5})([./0-9A-Za-z]{1,86})\$[./0-9A-Za-z]{43}"
 )
+_LEAST_N = 1024
 _YESCRYPT_SECONDS, _LEAST_WORK = 4e-7, 4096 * 32
 """yescrypt's least work, N·r, is what Debian chose for it."""
 
@@ -89,6 +90,8 @@ def _memory_hard(
     text: str, scheme: str, cost: tuple[int, int, int], stand_in: str, seconds: float
 ) -> Hash:
     n, r, p = cost
+    if n < _LEAST_N or r < 1 or p < 1:
+        raise ValueError(f"a hash of crypt's {scheme} with parameters that no libcrypt makes")
     return _hash(
         text,
         scheme,

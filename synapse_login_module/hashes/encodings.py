@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from base64 import b64decode
+from binascii import Error
+
+_DAMAGED = "a hash that is cut short or damaged"
 
 
 def from_base64(text: str) -> bytes:
@@ -10,7 +13,11 @@ def from_base64(text: str) -> bytes:
 
     :raise ValueError: when it is none.
     """
-    return b64decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4), validate=True)
+    digits = text.rstrip("=")
+    try:
+        return b64decode(digits + "=" * (-len(digits) % 4), validate=True)
+    except Error:
+        raise ValueError(_DAMAGED) from None
 
 
 def from_adapted_base64(text: str) -> bytes:
@@ -26,6 +33,7 @@ def from_hex(text: str) -> bytes:
 
     :raise ValueError: when it is none.
     """
-    if not text.isalnum():  # fromhex() skips spaces
-        raise ValueError("not hexadecimal")
-    return bytes.fromhex(text)
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise ValueError(_DAMAGED) from None

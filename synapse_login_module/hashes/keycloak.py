@@ -11,6 +11,7 @@ from synapse_login_module.hashes.encodings import from_base64
 from synapse_login_module.hashes.kinds import Hash
 
 _DAMAGED = "columns of Keycloak that are cut short or damaged"
+_MOST = 2**31
 _VERSIONS = {"1.0": 16, "1.3": 19}
 
 
@@ -22,7 +23,7 @@ def parse(text: str) -> Hash:
     try:
         how, end = json.JSONDecoder().raw_decode(text)
         secret = json.loads(text[end:])
-        algorithm, iterations = str(how["algorithm"]), int(how["hashIterations"])
+        algorithm, iterations = str(how["algorithm"]), min(int(how["hashIterations"]), _MOST)
         salt, digest = from_base64(str(secret["salt"])), from_base64(str(secret["value"]))
         more = how.get("additionalParameters") or {}
         costs = (_number(more, "memory"), iterations, _number(more, "parallelism"))
@@ -43,4 +44,4 @@ def _first(parameters: Mapping[str, Any], name: str) -> str:
 
 
 def _number(parameters: Mapping[str, Any], name: str) -> int:
-    return int(_first(parameters, name) or 0)
+    return min(int(_first(parameters, name) or 0), _MOST)
