@@ -2,7 +2,7 @@
 
 from synapse_login_module.hashes.common import MostCommon
 from synapse_login_module.hashes.kinds import Hash, Kind, NewHashes, Strength, check_limits, prepare
-from synapse_login_module.hashes.table import parse_hash
+from synapse_login_module.hashes.table import parse_hash, takes_prefix
 
 __all__ = [
     "Hash",
@@ -13,4 +13,5 @@ __all__ = [
     "check_limits",
     "parse_hash",
     "prepare",
+    "takes_prefix",
 ]

@@ -118,6 +118,12 @@ _REFUSED = (
     (r"[./0-9A-Za-z]{13}$", "a crypt() entry (what htpasswd -d makes)"),
 )
 
+_EXAMPLES = {
+    "bcrypt": f"$2b$10${'.' * 53}",
+    "argon2id": f"$argon2id$v=19$m=64,t=1,p=1${'A' * 22}${'A' * 43}",
+}
+"""A hash of each scheme that new hashes may be of."""
+
 _PARSERS = {each.prefix: each.parse for each in FORMATS}
 _PREFIX = re.compile("|".join(map(re.escape, sorted(_PARSERS, key=len, reverse=True))))
 _SCHEME = re.compile(r"\{[A-Za-z0-9.-]+\}")
@@ -143,6 +149,22 @@ def parse_hash(text: str) -> Hash:
         raise ValueError("not a hash of any known format") from None
     check_limits(parsed.kind)
     return parsed
+
+
+def takes_prefix(prefix: str, scheme: str | None = None) -> bool:
+    """Say whether a new hash after a prefix is a format that means the same.
+
+    It does not after ``$wp``: WordPress has bcrypt hash something else than the password.
+
+    :param scheme: the scheme of new hashes; ``None`` for any of them.
+    """
+    for each in _EXAMPLES if scheme is None else (scheme,):
+        try:
+            if parse_hash(prefix + _EXAMPLES[each]).kind.scheme == each:
+                return True
+        except ValueError:
+            continue
+    return False
 
 
 def _refusal(text: str) -> str:

@@ -31,7 +31,7 @@ def _usable_hash(given: str) -> str:
     try:
         parse_hash(given)
     except ValueError as error:
-        raise ValueError(f"no usable hash: {error}: make one with hash-password") from None
+        raise ValueError(f"{error} (hash-password makes a new one)") from None
     return given
 
 

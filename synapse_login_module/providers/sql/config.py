@@ -14,6 +14,7 @@ from synapse_login_module.config import conninfo
 from synapse_login_module.config.settings import PositiveDuration
 from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError, Mistakes
+from synapse_login_module.hashes import takes_prefix
 from synapse_login_module.providers.identifiers import NAMES
 from synapse_login_module.providers.sql.drivers import Driver, PostgreSQLDriver, SQLiteDriver
 
@@ -49,6 +50,7 @@ _WANTED: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
 SUBJECT_IS_LOST = (
     "queries.status: it does not use the parameter subject, which queries.{query} has a column for"
 )
+NO_FORMAT = "no known format has this before its hashes: see docs/hashes.rst"
 NO_SUBJECT = "queries.{query}: it has no column subject, which queries.{other} has given"
 
 
@@ -85,6 +87,10 @@ def parse(config: Mapping[str, Any], folder: Path) -> SQLConfig:
     if (keys.sqlite is None) == (keys.postgresql is None):
         raise ConfigError("", "takes either sqlite or postgresql")
     writes = keys.queries.update is not None
+    if keys.new_hash_prefix and not writes:
+        raise ConfigError("new_hash_prefix", "has no effect without queries.update")
+    if not takes_prefix(keys.new_hash_prefix):
+        raise ConfigError("new_hash_prefix", NO_FORMAT)
     driver: Driver
     if keys.sqlite is not None:
         path = folder / keys.sqlite

@@ -14,11 +14,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
 from synapse_login_module.errors import (
+    ConfigError,
     InvalidCredentials,
     Overloaded,
     ProviderUnavailable,
 )
-from synapse_login_module.hashes import Hash, Kind, MostCommon, parse_hash
+from synapse_login_module.hashes import Hash, Kind, MostCommon, parse_hash, takes_prefix
 from synapse_login_module.interfaces import IDiagnosable, IFindsAccounts, IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Finding, Identifier, UserId
 from synapse_login_module.plugin import Environment, IPluginClass
@@ -29,7 +30,13 @@ from synapse_login_module.providers.identifiers import (
     names_of,
     names_of_subject,
 )
-from synapse_login_module.providers.sql.config import NO_SUBJECT, SUBJECT_IS_LOST, SQLConfig, parse
+from synapse_login_module.providers.sql.config import (
+    NO_FORMAT,
+    NO_SUBJECT,
+    SUBJECT_IS_LOST,
+    SQLConfig,
+    parse,
+)
 from synapse_login_module.providers.sql.diagnosis import examine
 from synapse_login_module.providers.sql.drivers import Idle, Rows, Work
 from synapse_login_module.providers.sql.rows import Found, Row, read_row
@@ -67,6 +74,9 @@ class SQLProvider(Service):
         self._hashing = environment.hashing
         self._rehashes = config.keys.queries.update is not None and not environment.read_only
         self._kinds = MostCommon[Kind]()
+        scheme = environment.hashing.kind.scheme
+        if self._rehashes and not takes_prefix(config.keys.new_hash_prefix, scheme):
+            raise ConfigError("new_hash_prefix", f"{scheme} (hashing.format): {NO_FORMAT}")
         # Two pools, so that logins that hang do not delay looks at accounts.
         threads = config.keys.connections
         self._for_logins = BoundedPool(environment.reactor, threads, _QUEUE)

@@ -326,10 +326,13 @@ class PasswdTests(FileCase):
     def test_mistakes(self) -> None:
         """A mistake is named by its line."""
         for content, problem in (
-            ("alice:x:1000:1000", "line 1: no usable hash: an entry in plain text, or of no known"),
-            ("alice:*", "line 1: no usable hash: "),
-            ("alice:disabled", "line 1: no usable hash: "),
-            (f"alice:{STRAY_SALT}", "line 1: no usable hash: a bcrypt hash that is cut short"),
+            (
+                "alice:x:1000:1000",
+                "line 1: an entry in plain text, or of no known kind (hash-password makes a new one)",
+            ),
+            ("alice:*", "line 1: an entry in plain text, or of no known kind"),
+            ("alice:disabled", "line 1: an entry in plain text, or of no known kind"),
+            (f"alice:{STRAY_SALT}", "line 1: a bcrypt hash that is cut short or damaged (hash-"),
             (
                 f"a.b:{WONDERLAND}\n\nA.B:{WONDERLAND}",
                 "line 3: A.B differs from a.b in line 1 in case alone",
