@@ -272,7 +272,7 @@ def hashing_pool(config: SharedConfig, reactor: Any, metrics: Metrics | None = N
         reactor,
         hashing.threads,
         hashing.queue,
-        hashing.rounds,
+        hashing.new_hashes(),
         queue_timeout=shortest / 2000,
         waited=metrics.hashing_wait.observe,
     )

@@ -14,7 +14,7 @@ from synapse_login_module.model import Account, AccountStatus, Identifier
 from synapse_login_module.rehearsal.steps import Trace
 
 _REJECTED = {
-    "no_usable_hash": "rejected the password: the stored hash is none that bcrypt takes",
+    "no_usable_hash": "rejected the password: the stored hash cannot be used",
     "bad_user_id": "accepted the password, but the account's name makes no valid user ID",
 }
 

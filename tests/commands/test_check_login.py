@@ -174,7 +174,7 @@ class SQLiteForetoldTests(ForetellingCase):
             (403, "no provider knows the name", "nobody", RIGHT),
             (403, "another server", elsewhere, ALICE_PASSWORD),
             (403, "no valid user ID", "no user", RIGHT),
-            (403, "none that bcrypt takes", "broken", RIGHT),
+            (403, "the stored hash cannot be used", "broken", RIGHT),
             (400, "not a telephone number", "+44", RIGHT),
         )
         self.assertIn("final, so bcrypt and sql would not be asked", wrong.texts)

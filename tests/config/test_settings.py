@@ -332,7 +332,7 @@ class RefusalTests(ConfigCase):
             ("hashing.threads", {"hashing": {"threads": 100_000}}),
             ("hashing.queue", {"hashing": {"queue": -1}}),
             ("hashing.rounds", {"hashing": {"rounds": 3}}),
-            ("hashing.rounds", {"hashing": {"rounds": 32}}),
+            ("hashing.rounds", {"hashing": {"rounds": 17}}),
             ("limits.connections", {"limits": {"connections": 0}}),
             ("limits.connections", {"limits": {"connections": None}}),
             ("limits.connections_per_address", {"limits": {"connections_per_address": 0}}),

@@ -96,7 +96,7 @@ class HashingTests(DoctorCase):
     async def test_dear(self) -> None:
         """A cost that was mistyped is estimated, and what to set is a cost that is fast enough."""
         findings = await run_checks(
-            [hashing.check_hashing(Hashing(rounds=31), reactor)], reactor, 30
+            [hashing.check_hashing(Hashing(rounds=16), reactor)], reactor, 30
         )
         one = self.assert_line(findings, Level.WARNING, "hashing", "about", "set hashing.rounds to")
         advised = int(one.advice.rpartition(" ")[2])

@@ -84,13 +84,14 @@ class ServerTests(ComposedCase):
                 self.assertEqual((code, answer), (403, wrong))
                 self.assertIn(f"reason={reason}", lines(events, LogLevel.info)[-1])
             self.assertEqual((await self.post("login", body))[0], 429)
+        unusable = "its hash cannot be used:"
         self.assertEqual(
             [line for line in lines(events) if "cannot log in" in line],
             [
                 f"sql: {name!r} cannot log in: {problem}"
                 for name, problem in (
-                    *(("alice", "its hash is none that bcrypt takes"),) * 2,
-                    *(("bob", "its hash is none that bcrypt takes"),) * 2,
+                    *(("alice", f"{unusable} an entry in plain text, or of no known kind"),) * 2,
+                    *(("bob", f"{unusable} a bcrypt hash that is cut short or damaged"),) * 2,
                     *(("käse", "its name makes no user ID"),) * 2,
                 )
             ],
