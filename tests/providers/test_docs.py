@@ -35,6 +35,7 @@ DOCS = REPOSITORY / "docs" / "providers"
 PAGES = [
     DOCS / f"{name}.rst"
     for name in (
+        "applications",
         "cred",
         "files",
         "http",
@@ -113,6 +114,7 @@ class ConfigTests(SynchronousTestCase):
         for name in ("matrix.htpasswd", "passwd"):
             (self.folder / name).write_text(f"alice:{WONDERLAND}\n")
         (self.folder / "passwords").write_text("alice:wonderland\n")
+        (self.folder / "mysql.secret").write_text("a-long-password\n")
         (self.folder / "service.secret").write_text("Bearer 3f9c\n")
         (self.folder / "keycloak.secrets").write_text("client: 3f9c\n")
         (self.folder / "xenforo.headers").write_text("XF-Api-Key: 3f9c\n")
@@ -142,12 +144,13 @@ class ConfigTests(SynchronousTestCase):
         for block in blocks():
             if block.language != "yaml" or block.kind is not None:
                 continue
-            if "postgresql:" in block.text and find_spec("psycopg") is None:
-                raise SkipTest("psycopg is not installed")
+            for key, library in (("postgresql:", "psycopg"), ("mysql:", "pymysql")):
+                if key in block.text and find_spec(library) is None:
+                    raise SkipTest(f"{library} is not installed")
             plan = self.check(self.here(block.text))
             build_backends(plan, reactor)
             checked += 1
-        self.assertEqual(checked, 12)
+        self.assertEqual(checked, 25)
 
     def test_module(self) -> None:
         """The module inside Synapse takes its block; what is configured is what was before."""
