@@ -116,7 +116,7 @@ class Answers:
 
     def _status_at(self, path: str, given: object) -> AccountStatus | None:
         known = self._config.keys.status_values
-        status = known.get(as_text(look_up(given, path)))
+        status = known.get(as_text(look_up(given, path)) or "")
         if status is None:
             raise UnusableAccount(f"{path} is none of {', '.join(known)}")
         return _STATUSES[status]

@@ -18,9 +18,14 @@ _Codes = Annotated[
 _Path = Annotated[str, Field(min_length=1)]
 
 
-def as_text(given: object) -> str:
-    """Return a value of an answer as the text that the configuration has for it."""
-    return given if isinstance(given, str) else json.dumps(given)
+def as_text(given: object) -> str | None:
+    """Return a value of an answer as the text that the configuration has for it.
+
+    :return: ``None`` for an object or a list, which the configuration cannot have.
+    """
+    if isinstance(given, str):
+        return given
+    return None if isinstance(given, (dict, list)) else json.dumps(given)
 
 
 def _texts(given: object) -> object:

@@ -245,6 +245,7 @@ class AnswerTests(EncodedCase):
             (b'{"error": "locked"}', InvalidCredentials),
             (b'{"error": "bad client"}', ProviderUnavailable),
             (b'{"error": ["wrong"]}', ProviderUnavailable),
+            (b'{"error": ' + b"[" * 900 + b"]" * 900 + b"}", ProviderUnavailable),
             (b"{}", ProviderUnavailable),
             (b"wrong", ProviderUnavailable),
         ):
