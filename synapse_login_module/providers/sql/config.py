@@ -56,6 +56,9 @@ SUBJECT_IS_LOST = (
     "queries.status: it does not use the parameter subject, which queries.{query} has a column for"
 )
 NO_FORMAT = "no known format has this before its hashes: see docs/hashes.rst"
+SUBJECT_IS_UNSEEN = (
+    "queries.status: it has no column subject: this database may find an id in another spelling"
+)
 NO_SUBJECT = "queries.{query}: it has no column subject, which queries.{other} has given"
 
 

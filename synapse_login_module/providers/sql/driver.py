@@ -19,6 +19,7 @@ class Driver(Protocol):
     :ivar parameter: a regular expression for a parameter in a statement.
     :ivar stray: a regular expression for what no statement may contain; ``None`` for nothing.
     :ivar errors: the exceptions that the database raises.
+    :ivar exact: whether it compares text exactly, unless a statement says otherwise.
     :ivar lasting: whether a connection is kept for the next statement.
     :ivar unverified_host: the server's host, if its certificate is not verified; else ``None``.
     :ivar to_verify: what to do to have it verified.
@@ -28,6 +29,7 @@ class Driver(Protocol):
     parameter: str
     stray: str | None
     errors: tuple[type[Exception], ...]
+    exact: bool
     lasting: bool
     unverified_host: str | None
     to_verify: str

@@ -72,6 +72,7 @@ class MySQLDriver:
     key = "mysql"
     parameter = r"%\((\w+)\)s"
     stray: str | None = r"%(?!\(\w+\)s|%)"
+    exact = False
     lasting = True
     to_verify = "set tls and verify_certificate in mysql to true"
 
@@ -101,8 +102,9 @@ class MySQLDriver:
             database=self._server.database,
             ssl=self._server.tls,
             ssl_disabled=self._server.tls is None,
-            read_timeout=self._seconds,
-            write_timeout=self._seconds,
+            # Work that takes too long is cut before that.
+            read_timeout=2 * self._seconds,
+            write_timeout=2 * self._seconds,
             charset="utf8mb4",
             autocommit=True,
             local_infile=False,
@@ -182,8 +184,9 @@ class MySQLDriver:
         except self.errors:
             raise
         except Exception as error:
-            reason = str(error) if isinstance(error, RuntimeError) else type(error).__name__
-            problem = f"not an answer of MySQL: {reason}"
+            problem = f"not an answer of MySQL: {type(error).__name__}"
+            if isinstance(error, RuntimeError):
+                problem = first_line(error)
             raise self._pymysql.InternalError(_MALFORMED, problem) from None
 
     def _converted(self, name: str, kind: int, value: object) -> object:

@@ -23,6 +23,7 @@ class PostgreSQLDriver:
     key = "postgresql"
     parameter = r"%\((\w+)\)s"
     stray: str | None = r"%(?!\(\w+\)s|%)"
+    exact = True
     lasting = True
     to_verify = "set sslmode=verify-full in postgresql"
 

@@ -34,6 +34,7 @@ from synapse_login_module.providers.sql.config import (
     NO_FORMAT,
     NO_SUBJECT,
     SUBJECT_IS_LOST,
+    SUBJECT_IS_UNSEEN,
     SQLConfig,
     parse,
 )
@@ -211,6 +212,8 @@ class SQLProvider(Service):
         found = await self._find(self._for_statuses, "status", values)
         if found is None or (found.has_subject and found.subject != subject):
             return None
+        if not (found.has_subject or self._driver.exact):
+            raise ProviderUnavailable(SUBJECT_IS_UNSEEN)
         return found.row.status
 
     async def _status_by_name(self, names: Mapping[str, str]) -> AccountStatus | None:

@@ -24,6 +24,7 @@ class SQLiteDriver:
     to_verify = ""
     # Python 3.10 raises a Warning for several statements in one, which is not an Error.
     errors: tuple[type[Exception], ...] = (sqlite3.Error, sqlite3.Warning, UnicodeError)
+    exact = True
     lasting = False
 
     def __init__(self, path: Path, seconds: float, writes: bool) -> None:

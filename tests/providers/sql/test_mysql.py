@@ -55,6 +55,7 @@ class MariaDBMixin(SQLMixin):
 
     statements = POSTGRESQL
     full_user_id = "CONCAT('@', name, ':example.com')"
+    id_in_status = "phone AS subject, "
     table = TABLE
 
     def setUp(self) -> None:
@@ -347,7 +348,7 @@ class MariaDBTests(MariaDBMixin, SQLTestsMixin, ProviderCase):
         self.add("alice")
         slow = "SELECT 'alice' AS localpart, %(email)s AS x, SLEEP(1000)"
         await until(lambda: not self.server.clients())
-        provider = self.provider(queries={"by_email": slow}, timeout=300, connections=1)
+        provider = self.provider(queries={"by_email": slow}, timeout="1s", connections=1)
         await self.fails(provider.authenticate(email(), PASSWORD), ProviderUnavailable)
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
         await until(lambda: len(self.server.clients()) <= 1)
@@ -496,6 +497,19 @@ class DefaultCollationTests(MariaDBMixin, ProviderCase):
         self.assertEqual((await self.fails(asked, InvalidCredentials)).reason, "bad_user_id")
         for password in ("one", "two", "three"):
             self.assertIsNone(await provider.authenticate(user("ALICE"), password))
+
+    async def test_status_without_the_id(self) -> None:
+        """A status by id that does not return the id is an outage: it may be another's."""
+        self.add("alice", phone="abc")
+        status = "SELECT locked FROM accounts WHERE phone = %(subject)s"
+        provider = self.by_subject(status=status)
+        account = await provider.authenticate(user("alice"), PASSWORD)
+        assert account is not None
+        self.assertEqual(account.subject, "id:abc")
+        for subject in ("id:abc", "id:ABC"):
+            problem = str(await self.fails(provider.account_status(subject), ProviderUnavailable))
+            self.assertIn("queries.status: it has no column subject", problem)
+        self.assertIsNone(await provider.account_status("id:nobody"))
 
     async def test_ids(self) -> None:
         """An id in another spelling, or with something after its number, is another's."""

@@ -88,14 +88,14 @@ class OwnMariaDBTests(MariaDBMixin, ProviderCase):
         free again, and when it goes on, so do logins.
         """
         self.add("alice")
-        provider = self.provider(timeout=300, connections=1)
+        provider = self.provider(timeout="2s", connections=1)
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
         self.server.hold()
         self.addCleanup(self.server.release)
-        for _ in range(3):
+        for _ in range(2):
             asked = provider.authenticate(user("alice"), PASSWORD)
             problem = str(await self.fails(asked, ProviderUnavailable))
-            self.assertRegex(problem, r"did not answer in 0\.3 seconds|timed out")
+            self.assertEqual(problem, "the database did not answer in 2.0 seconds")
         self.server.release()
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
 
@@ -160,7 +160,7 @@ class WildMySQLTests(ProviderCase):
         self.addCleanup(server.stop)
         return server
 
-    def provider(self, server: FakeMySQL, **more: Any) -> SQLProvider:
+    def provider(self, server: FakeMySQL, timeout: int | str = 300, **more: Any) -> SQLProvider:
         """A provider on it."""
         config = {"host": "127.0.0.1", "port": server.port, "user": "x", "database": "x"}
         built: SQLProvider = self.build(
@@ -168,7 +168,7 @@ class WildMySQLTests(ProviderCase):
             {
                 "mysql": {**config, "password": SECRET, **more},
                 "queries": POSTGRESQL,
-                "timeout": 300,
+                "timeout": timeout,
                 "connections": 1,
             },
         )
@@ -187,7 +187,7 @@ class WildMySQLTests(ProviderCase):
             provider = self.provider(server)
             for _ in range(2):
                 problem = await self.outage(provider)
-                self.assertRegex(problem, r"did not answer in 0\.3 seconds|timed out")
+                self.assertEqual(problem, "the database did not answer in 0.3 seconds")
             await until(partial(server.has_ended, 2))
 
     async def test_trickling(self) -> None:
@@ -210,7 +210,7 @@ class WildMySQLTests(ProviderCase):
             ends = b"\xff" + code.to_bytes(2, "little") + b"#08S01the end"
             # The login, its character set, its settings, and two statements.
             server = self.wild(OK, OK, OK, OK, ends)
-            provider = self.provider(server)
+            provider = self.provider(server, "20s")
             for _ in range(2):
                 self.assertIsNone(await provider.authenticate(user("alice"), PASSWORD))
             self.assertTrue(server.has_ended())
