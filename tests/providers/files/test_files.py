@@ -328,7 +328,7 @@ class PasswdTests(FileCase):
         for content, problem in (
             (
                 "alice:x:1000:1000",
-                "line 1: an entry in plain text, or of no known kind (hash-password makes a new one)",
+                "line 1: an entry in plain text, or of no known kind (hash-password makes a new",
             ),
             ("alice:*", "line 1: an entry in plain text, or of no known kind"),
             ("alice:disabled", "line 1: an entry in plain text, or of no known kind"),

@@ -10,6 +10,7 @@ from synapse_login_module.hashes import MostCommon
 from synapse_login_module.hashes.argon2 import new_hashes as argon2id
 from synapse_login_module.hashes.bcrypt import new_hashes
 from synapse_login_module.passwords import hash_password, make_hash
+from synapse_login_module.providers.sql.provider import SQLProvider
 from tests.hashes.vectors import PASSWORD, VECTORS
 from tests.providers.case import ProviderCase, fake_hashing, user
 from tests.providers.sql.test_sql import SQLiteMixin
@@ -26,6 +27,10 @@ def make_ssha(password: str) -> str:
 
 class HashTests(SQLiteMixin, ProviderCase):
     """Hashes of other programs."""
+
+    async def rehashed(self, provider: SQLProvider) -> None:
+        """Wait until no password is being hashed anew."""
+        await until(lambda: not provider._rehashing)
 
     async def test_formats(self) -> None:
         """Hashes of every format are checked, by each format's own rule."""
@@ -67,7 +72,7 @@ class HashTests(SQLiteMixin, ProviderCase):
             provider = self.provider(environment, new_hash_prefix=prefix)
             for name in ("user0", "user1", "user2"):
                 await provider.authenticate(user(name), PASSWORD)
-                await until(lambda: not provider._rehashing)
+                await self.rehashed(provider)
                 self.assertTrue(self.hash_of(name).startswith(f"{prefix}$argon2id$"))
                 self.assertIsNotNone(await provider.authenticate(user(name), PASSWORD))
             before = self.hash_of("kept")
