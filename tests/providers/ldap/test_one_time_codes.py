@@ -16,7 +16,8 @@ from synapse_login_module.providers.ldap.result_codes import SUCCESS
 from tests.providers.ldap.case import PASSWORDS, SEARCH, LDAPCase, person
 from tests.providers.ldap.test_outages import BRIEF, DONE, ENTRY, OutageCase
 from tests.providers.ldap.wire import FakeLDAP
-from tests.support.slapd import SUFFIX
+from tests.providers.served import ComposedCase
+from tests.support.slapd import SUFFIX, Slapd
 
 _SECRET = b"twenty random bytes."
 _PERIOD = 30
@@ -74,6 +75,40 @@ class OverlayTests(LDAPCase):
         await self.assert_rejected(provider, "carol", now)
         self.assertIs(await provider.account_status(account.subject), AccountStatus.ACTIVE)
         await self.assert_logs_in(provider, "alice")
+
+
+class ServedTests(ComposedCase):
+    """A whole server whose users log in with codes of that overlay."""
+
+    async def test_sessions(self) -> None:
+        """A code is needed for each login and for no refresh."""
+        slapd = Slapd(overlays=["otp"])
+        self.addCleanup(slapd.remove)
+        slapd.fill(_TOKEN + _CAROL)
+        slapd.start()
+        config = {**SEARCH, "servers": [slapd.url]}
+        self.serve(
+            {
+                "module": "synapse_login_module.providers.LDAPProvider",
+                "one_time_codes": True,
+                "config": config,
+            },
+            rate_limits=dict.fromkeys(("address", "account", "failed_attempts")),
+            tokens={"refresh_token": "always", "account_check_interval": 1},
+        )
+        step = int(time.time()) // _PERIOD
+        password = f"pw-carol{code(step)}"
+        body = {"type": "m.login.password", "user": "carol", "password": password}
+        status, answer = await self.post("login", body)
+        self.assertEqual((status, answer.get("user_id")), (200, "@carol:example.com"))
+        for _ in range(3):
+            token = {"refresh_token": answer["refresh_token"]}
+            status, answer = await self.post("refresh", token)
+            self.assertEqual(status, 200, answer)
+        self.assertEqual(await self.log_in("carol", password), (403, "M_FORBIDDEN"))
+        self.assertEqual(await self.log_in("carol", "pw-carol"), (403, "M_FORBIDDEN"))
+        later = f"pw-carol{code(step + 1)}"
+        self.assertEqual(await self.log_in("carol", later), (200, "@carol:example.com"))
 
 
 class OnceTests(OutageCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sqlite3
 import textwrap
@@ -16,7 +17,14 @@ from synapse_login_module.model import Account, AccountStatus, Level
 from synapse_login_module.providers import SQLProvider
 from tests.hashes.vectors import PASSWORD
 from tests.providers.case import ProviderCase, email, user
-from tests.providers.sql.applications import MYSQL, POSTGRESQL, Application, Table
+from tests.providers.sql.applications import (
+    GITEA_ALGORITHM,
+    HASHES,
+    MYSQL,
+    POSTGRESQL,
+    Application,
+    Table,
+)
 from tests.support import REPOSITORY
 from tests.support.accounts import ALICE
 from tests.support.mariadb import shared_mariadb
@@ -44,6 +52,13 @@ class Section:
         (entry,) = yaml.safe_load(self._block("yaml"))["password_providers"]
         config: dict[str, Any] = entry["config"]
         return config
+
+    @property
+    def expression(self) -> str:
+        """The expression that is shown besides."""
+        found = re.search(r"^::\n\n((?:    .*\n)+)", self._text.replace("statements::", "::"), re.M)
+        assert found is not None
+        return " ".join(found[1].split())
 
     def _block(self, language: str) -> str:
         found = re.search(
@@ -167,6 +182,42 @@ class PostgreSQLApplicationTests(ApplicationCase):
     def execute(self, application: Application, statement: str) -> None:
         self.server.query(statement, dbname=application.database)
 
+    def test_role(self) -> None:
+        """The role of the page reads the columns that it was granted, and writes nothing."""
+        import psycopg
+
+        (mastodon,) = (each for each in POSTGRESQL if each.heading == "Mastodon")
+        with psycopg.connect(self.make(mastodon)["postgresql"], autocommit=True) as connection:
+            connection.execute("SELECT encrypted_password FROM users")
+            for statement in (
+                "SELECT otp_secret FROM users",
+                "SELECT * FROM users",
+                "UPDATE users SET disabled = FALSE",
+                "DELETE FROM accounts",
+            ):
+                with self.assertRaises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(statement)
+
+    async def test_old_gitea(self) -> None:
+        """The expression for hashes of Gitea before 1.19 reads them."""
+        (gitea,) = (each for each in POSTGRESQL if each.heading == "Gitea")
+        section, here = Section("Gitea"), self.make(gitea)
+        queries = section.config["queries"]
+        columns = "passwd_hash_algo || '$' || salt || '$' || passwd AS password_hash"
+        self.assertIn(columns, queries["by_user"])
+        old = {"by_user": queries["by_user"].replace(columns, section.expression)}
+        provider = self.build(SQLProvider, {**here, "queries": {**queries, **old}})
+        salt, given = b"AbCdEfGhIj", PASSWORD.encode()
+        for algorithm, made in (
+            ("pbkdf2", hashlib.pbkdf2_hmac("sha256", given, salt, 10_000, 50).hex()),
+            ("bcrypt", HASHES["php_bcrypt"].replace("$2y$", "$2a$")),
+            (GITEA_ALGORITHM, hashlib.pbkdf2_hmac("sha256", given, salt, 1000, 50).hex()),
+        ):
+            change = 'UPDATE "user" SET passwd_hash_algo = %s, salt = %s, passwd = %s'
+            self.server.query(change, (algorithm, salt.decode(), made), gitea.database)
+            account = await provider.authenticate(user("alice"), PASSWORD)
+            self.assertIsInstance(account, Account, algorithm)
+
 
 def _add_test(case: Any, application: Application) -> None:
     async def test(self: ApplicationCase) -> None:
@@ -185,8 +236,8 @@ for _each in POSTGRESQL:
 class SQLiteApplicationTests(ProviderCase):
     """The same statements in SQLite, with its parameters."""
 
-    async def test_nextcloud_and_gitea(self) -> None:
-        """They read SQLite too, as the page says."""
+    async def test_statements(self) -> None:
+        """Three of them read SQLite too, as the page says."""
         known = {each.heading: each for each in (*MYSQL, *POSTGRESQL)}
         if sqlite3.sqlite_version_info < (3, 23):
             raise SkipTest("this SQLite has no FALSE")
