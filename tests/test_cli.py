@@ -293,6 +293,32 @@ class HashPasswordTests(CommandCase):
         hashed = self.good("hash-password", "--rounds", "5", given="secret").strip()
         self.assertEqual(str(parse_hash(hashed).kind), "bcrypt cost=5")
 
+    def test_formats(self) -> None:
+        """``--format`` chooses, or else the configuration; a weaker one is told."""
+        made = self.good("hash-password", "--format", "argon2id", given="secret").strip()
+        self.assertEqual(str(parse_hash(made).kind), "argon2id m=19456 t=2 p=1")
+        self.assertTrue(check_password("secret", made, ""))
+        keys: dict[str, object] = {"path": "to-be-made", "pepper": "sesame", "normalize": True}
+        provider = {
+            "module": "synapse_login_module.providers.PasswdProvider",
+            "config": keys,
+        }
+        hashing = {"format": "argon2id", "rounds": 4, "argon2": {"memory": 1024}}
+        path = self.config(password_providers=[provider], hashing=hashing)
+        made = self.good("hash-password", "-c", str(path), given="e\u0301").strip()
+        self.assertEqual(str(parse_hash(made).kind), "argon2id m=1024 t=2 p=1")
+        self.assertTrue(check_password("\u00e9", made, "sesame", True))
+        for options in (("--format", "bcrypt"), ("--rounds", "4")):
+            other = self.invoke(["hash-password", "-c", str(path), *options], "secret")
+            self.assertEqual(str(parse_hash(other.stdout.strip()).kind), "bcrypt cost=4")
+            self.assertIn("hashing says argon2id m=1024 t=2 p=1: this", other.stderr)
+        for wrong in (["--format", "md5"], ["--format", "argon2id", "--rounds", "5"]):
+            self.bad("hash-password", *wrong, given="secret", status=2)
+        keys["normalize"] = "yes"
+        path = self.config(password_providers=[provider])
+        said = self.bad("hash-password", "-c", str(path), given="secret")
+        self.assertIn("config.normalize: must be true or false", said)
+
     def test_salt(self) -> None:
         """Two hashes of one password differ."""
         self.assertNotEqual(self.hash("secret"), self.hash("secret"))

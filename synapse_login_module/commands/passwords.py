@@ -94,6 +94,8 @@ def command(
         raise click.UsageError("Give one of --pepper-file and --config.")
     if provider is not None and config is None:
         raise click.UsageError("--provider needs --config.")
+    if rounds is not None and format_ == "argon2id":
+        raise click.UsageError("--rounds is for bcrypt.")
     rule = _Rule("", None, Hashing())
     if config is not None:
         rule = _rule_of(config, provider)

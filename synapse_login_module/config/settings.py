@@ -214,7 +214,7 @@ class Argon2Config(Strict):
 
     memory: Annotated[int, Field(ge=8, le=2**18)] = 19_456
     iterations: Annotated[int, Field(ge=1, le=1_000_000)] = 2
-    parallelism: Annotated[int, Field(ge=1, le=64)] = 1
+    parallelism: Annotated[int, Field(ge=1, le=16)] = 1
 
 
 HashFormat = Literal["bcrypt", "argon2id"]

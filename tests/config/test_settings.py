@@ -333,6 +333,17 @@ class RefusalTests(ConfigCase):
             ("hashing.queue", {"hashing": {"queue": -1}}),
             ("hashing.rounds", {"hashing": {"rounds": 3}}),
             ("hashing.rounds", {"hashing": {"rounds": 17}}),
+            ("hashing.format", {"hashing": {"format": "md5"}}),
+            ("hashing.argon2.memory", {"hashing": {"argon2": {"memory": 4}}}),
+            ("hashing.argon2.parallelism", {"hashing": {"argon2": {"parallelism": 17}}}),
+            (
+                "hashing",
+                {"hashing": {"format": "argon2id", "argon2": {"iterations": 1_000}}},
+            ),
+            (
+                "hashing",
+                {"hashing": {"format": "argon2id", "argon2": {"memory": 8, "parallelism": 2}}},
+            ),
             ("limits.connections", {"limits": {"connections": 0}}),
             ("limits.connections", {"limits": {"connections": None}}),
             ("limits.connections_per_address", {"limits": {"connections_per_address": 0}}),

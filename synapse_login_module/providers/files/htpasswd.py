@@ -14,6 +14,9 @@ from synapse_login_module.plugin import IPluginClass
 from synapse_login_module.providers.files import lines
 from synapse_login_module.providers.files.accounts import FileConfig, FileProvider
 
+_SCHEMES = {"bcrypt", *(f"crypt ${each}$" for each in ("5", "6", "7", "y", "gy"))}
+"""What Apache checks itself, or has the system's ``crypt()`` check."""
+
 
 class _Keys(Strict):
     path: FilePath
@@ -42,6 +45,6 @@ def _read_line(fields: list[str]) -> dict[str, Any]:
         kind = parse_hash(password_hash).kind
     except ValueError as error:
         raise ValueError(f"{error}: set it anew with htpasswd -B") from None
-    if not kind.scheme.startswith(("bcrypt", "crypt")):
+    if not (password_hash.startswith("$") and kind.scheme in _SCHEMES):
         raise ValueError(f"{kind.scheme}, which Apache does not take: use BcryptProvider")
     return {"password_hash": password_hash}
