@@ -44,8 +44,8 @@ from synapse_login_module.providers.identifiers import (
 @implementer(IPasswordProvider, IDiagnosable)
 @provider(IPluginClass)
 class HTTPProvider(Service):
-    """Has an HTTP service check passwords, by the REST password provider's protocol or by JSON of
-    any shape.
+    """Has an HTTP service check passwords: by the REST password provider's protocol, by JSON or a
+    form of any shape, or by Basic authentication.
     """
 
     log = Logger()

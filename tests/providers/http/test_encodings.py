@@ -220,6 +220,26 @@ class HeaderTests(EncodedCase):
                 self.assertNotIn(base64.b64encode(b"alice:the-pass").decode()[:16], text)
         self.assertNotIn("itself", repr(vars(forms)["_config"]))
 
+    async def test_hostile(self) -> None:
+        """A server that misbehaves is an outage for forms and Basic authentication too."""
+        for mode, expected in (
+            ("die", "Connection"),
+            ("garbage", "ParseError"),
+            ("big_unsaid", "an answer of more than 65536 bytes"),
+            ("drip", "no whole answer in 0.3 seconds"),
+        ):
+            server = WildServer(mode, self.folder())
+            self.addCleanup(server.kill)
+            seconds = 300 if mode == "drip" else "20s"
+            for keys in (FORM, BASIC):
+                config = {**MAPPED, **keys, "url": server.url, "timeout": seconds}
+                provider = self.build(HTTPProvider, config)
+                asked = provider.authenticate(user("alice"), PASSWORD)
+                problem = str(await self.fails(asked, ProviderUnavailable))
+                self.assertIn(expected, problem, mode)
+                if mode == "die":
+                    break  # it is dead
+
     async def test_redirects(self) -> None:
         """A redirect is not followed: no other server gets the form, the user or the key."""
         elsewhere = HTTPBackend()
