@@ -27,6 +27,7 @@ from synapse_login_module.interfaces import IHashing
 from synapse_login_module.passwords import (
     HashingPool,
     OwnDecoysHashing,
+    call_collecting_kinds,
     call_hashing_for,
     hash_password,
 )
@@ -503,6 +504,23 @@ class KnownNetworkTests(HashingPoolTestCase):
             pass
         self.assertEqual(hashed, sorted(hashed))
         self.assertEqual(sorted([*hashed, *shed, *gone]), list(range(len(asked))))
+
+
+class CollectingTests(HashingPoolTestCase):
+    """The kinds of hashes that were checked."""
+
+    def test_kinds(self) -> None:
+        """They are collected of the call, and of no other."""
+        pool = self.pool()
+        kinds: list[Kind] = []
+
+        async def check() -> None:
+            for text in (bcrypt_of(b"x"), "no hash", SSHA):
+                await pool.check("x", text, "")
+
+        self.wait_for(call_collecting_kinds(kinds, Deferred.fromCoroutine, check()))
+        self.wait_for(pool.check("x", PBKDF2, ""))
+        self.assertEqual([str(kind) for kind in kinds], ["bcrypt cost=4", "{SSHA}"])
 
 
 class DecoyTests(HashingPoolTestCase):
