@@ -171,14 +171,14 @@ class HashingPool(ThreadPool):
         def work() -> bool:
             try:
                 stored = parse_hash(password_hash)
+                kind = stored.kind.ruled(normalize)
+                if checked is not None:
+                    checked.append(kind)
+                prepared = prepare(password, pepper, kind.normalize)
+                return self._timed(kind, lambda: stored.verify(prepared))
             except ValueError:
                 self._timed(decoys, lambda: decoys.decoy(password))
                 return False
-            kind = stored.kind.ruled(normalize)
-            if checked is not None:
-                checked.append(kind)
-            prepared = prepare(password, pepper, kind.normalize)
-            return self._timed(kind, lambda: stored.verify(prepared))
 
         return self._run(work)
 

@@ -178,6 +178,17 @@ class HashingPoolTests(HashingPoolTestCase):
         self.assertIs(self.wait_for(pool.check("x", bcrypt_of(b"x"), "")), True)
         self.assertEqual(decoys, [])
 
+    def test_refusing_library(self) -> None:
+        """A hash that its library refuses to check is one that cannot be used."""
+        decoys = self.record_decoys()
+
+        def verify(password: bytes) -> bool:
+            raise ValueError("Invalid parameter combination")
+
+        self.patch(passwords, "parse_hash", lambda text: Stub(verify))
+        self.assertIs(self.wait_for(self.pool().check("x", "", "")), False)
+        self.assertEqual(decoys, ["bcrypt cost=4"])
+
     def test_before_the_start(self) -> None:
         """Work that is added before the start waits for it."""
         pool = self.pool(start=False)
