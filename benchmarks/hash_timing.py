@@ -10,16 +10,16 @@ from typing import Any
 
 from benchmarks.servers import USER, login_service
 
-_SALT, _DIGEST = "a" * 22, "b" * 43
+_SALT, _DIGEST = "." * 22, "b" * 43
 _BCRYPT = f"$2b$10${'.' * 53}"
-_ARGON2ID = f"$argon2id$v=19$m=19456,t=2,p=1${_SALT}${_DIGEST}"
+_ARGON2ID = f"$argon2id$v=19$m=19456,t=2,p=1${'A' * 22}${_DIGEST}"
 _SSHA = f"{{SSHA}}{'a' * 32}"
 
 FORMATS = {
     "bcrypt": _BCRYPT,
     "argon2id": _ARGON2ID,
-    "argon2i": f"$argon2i$v=19$m=32768,t=4,p=1${_SALT}${_DIGEST}",
-    "argon2id, four lanes": f"$argon2id$v=19$m=65536,t=3,p=4${_SALT}${_DIGEST}",
+    "argon2i": f"$argon2i$v=19$m=32768,t=4,p=1${'A' * 22}${_DIGEST}",
+    "argon2id, four lanes": f"$argon2id$v=19$m=65536,t=3,p=4${'A' * 22}${_DIGEST}",
     "PBKDF2-SHA256, Django": f"pbkdf2_sha256$600000$salt${'a' * 43}=",
     "PBKDF2-SHA512, passlib": f"$pbkdf2-sha512$25000${_SALT}${'b' * 86}",
     "PBKDF2, Gitea": f"pbkdf2$50000$50${'a' * 32}${'b' * 100}",

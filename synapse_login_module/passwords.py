@@ -34,6 +34,7 @@ _NICENESS = 10
 _RETRY_AFTER = 1.0
 
 _known_as: ContextVar[str | None] = ContextVar("known_as", default=None)
+_checked: ContextVar[list[Kind] | None] = ContextVar("checked", default=None)
 
 
 def call_hashing_for(known_as: str | None, function: Callable[..., T], *arguments: Any) -> T:
@@ -51,6 +52,19 @@ def call_hashing_for(known_as: str | None, function: Callable[..., T], *argument
         return function(*arguments)
     finally:
         _known_as.reset(token)
+
+
+def call_collecting_kinds(kinds: list[Kind], function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function, and collect the kinds of the hashes that it has checked, at once or in a
+    coroutine that it starts.
+
+    :return: what the function returned.
+    """
+    token = _checked.set(kinds)
+    try:
+        return function(*arguments)
+    finally:
+        _checked.reset(token)
 
 
 def hash_password(password: str, pepper: str, rounds: int) -> str:
@@ -152,17 +166,19 @@ class HashingPool(ThreadPool):
 
         A hash that cannot be used is of no password. That result takes as long as a decoy.
         """
-        decoys = self._decoys.kind
+        decoys, checked = self._decoys.kind, _checked.get()
 
         def work() -> bool:
             try:
                 stored = parse_hash(password_hash)
+                kind = stored.kind.ruled(normalize)
+                if checked is not None:
+                    checked.append(kind)
+                prepared = prepare(password, pepper, kind.normalize)
+                return self._timed(kind, lambda: stored.verify(prepared))
             except ValueError:
                 self._timed(decoys, lambda: decoys.decoy(password))
                 return False
-            kind = stored.kind.ruled(normalize)
-            prepared = prepare(password, pepper, kind.normalize)
-            return self._timed(kind, lambda: stored.verify(prepared))
 
         return self._run(work)
 

@@ -27,6 +27,7 @@ from synapse_login_module.interfaces import IHashing
 from synapse_login_module.passwords import (
     HashingPool,
     OwnDecoysHashing,
+    call_collecting_kinds,
     call_hashing_for,
     hash_password,
 )
@@ -176,6 +177,17 @@ class HashingPoolTests(HashingPoolTestCase):
             self.assertEqual(decoys.pop(), "bcrypt cost=5")
         self.assertIs(self.wait_for(pool.check("x", bcrypt_of(b"x"), "")), True)
         self.assertEqual(decoys, [])
+
+    def test_refusing_library(self) -> None:
+        """A hash that its library refuses to check is one that cannot be used."""
+        decoys = self.record_decoys()
+
+        def verify(password: bytes) -> bool:
+            raise ValueError("Invalid parameter combination")
+
+        self.patch(passwords, "parse_hash", lambda text: Stub(verify))
+        self.assertIs(self.wait_for(self.pool().check("x", "", "")), False)
+        self.assertEqual(decoys, ["bcrypt cost=4"])
 
     def test_before_the_start(self) -> None:
         """Work that is added before the start waits for it."""
@@ -503,6 +515,23 @@ class KnownNetworkTests(HashingPoolTestCase):
             pass
         self.assertEqual(hashed, sorted(hashed))
         self.assertEqual(sorted([*hashed, *shed, *gone]), list(range(len(asked))))
+
+
+class CollectingTests(HashingPoolTestCase):
+    """The kinds of hashes that were checked."""
+
+    def test_kinds(self) -> None:
+        """They are collected of the call, and of no other."""
+        pool = self.pool()
+        kinds: list[Kind] = []
+
+        async def check() -> None:
+            for text in (bcrypt_of(b"x"), "no hash", SSHA):
+                await pool.check("x", text, "")
+
+        self.wait_for(call_collecting_kinds(kinds, Deferred.fromCoroutine, check()))
+        self.wait_for(pool.check("x", PBKDF2, ""))
+        self.assertEqual([str(kind) for kind in kinds], ["bcrypt cost=4", "{SSHA}"])
 
 
 class DecoyTests(HashingPoolTestCase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import click
 from twisted.python.reflect import namedAny
@@ -15,7 +15,13 @@ from synapse_login_module.commands.program import Command, Failure, about
 from synapse_login_module.config import yaml_loader
 from synapse_login_module.config.files import read_bytes, read_secret
 from synapse_login_module.config.homeserver_yaml import MODULE, own_entries
-from synapse_login_module.config.settings import Hashing, SharedConfig, parse, parse_module
+from synapse_login_module.config.settings import (
+    HashFormat,
+    Hashing,
+    SharedConfig,
+    parse,
+    parse_module,
+)
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.hashes.bcrypt import MOST_COST
@@ -54,7 +60,7 @@ def _refuse_pepper(ctx: click.Context, _: click.Parameter, value: str | None) ->
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["bcrypt", "argon2id"]),
+    type=click.Choice(get_args(HashFormat)),
     help="The format of the hash. The default is hashing.format of the configuration, or bcrypt"
     " without --config.",
 )

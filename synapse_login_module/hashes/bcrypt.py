@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable
+from functools import cache
 
 import bcrypt
 
@@ -87,6 +88,7 @@ def _parse(text: str, scheme: str, prehash: Prehash, normalize: bool = False) ->
     return Hash(kind, salt.encode("ascii"), digest.encode("ascii"))
 
 
+@cache
 def _kind(scheme: str, cost: int, prehash: Prehash, normalize: bool) -> Kind:
     def digest(password: bytes, salt: bytes) -> bytes:
         prepared = prehash(password)

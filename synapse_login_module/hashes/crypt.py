@@ -32,6 +32,9 @@ _YESCRYPT = re.compile(
 _SCRYPT = re.compile(
     r"(\$7\$)([./0-9A-Za-z])([./0-9A-Za-z]{5})([./0-9A-Za-z]{5})([./0-9A-Za-z]{1,86})\$[./0-9A-Za-z]{43}"
 )
+_LONGEST = 511
+"""The most bytes of a password. More are an error of libxcrypt's."""
+
 _LEAST_N = 1024
 _YESCRYPT_SECONDS, _LEAST_WORK = 4e-7, 4096 * 32
 """yescrypt's least work, N·r, is what Debian chose for it."""
@@ -120,11 +123,21 @@ def _hash(
     """
     if not supports(_CHEAP[scheme]):
         raise ValueError(f"a hash of crypt's {scheme}, which this system's libcrypt does not make")
+    other = stand_in.encode("ascii")
+
+    def digest(password: bytes, setting: bytes) -> bytes:
+        fits = len(password) <= _LONGEST and b"\0" not in password
+        given = password.replace(b"\0", b"?")[:_LONGEST]
+        made = crypt(given, setting)
+        if not made:  # the library refuses the salt, and at once
+            crypt(given, other)
+        return made if fits else b""
+
     kind = Kind(
         f"crypt {scheme}",
         parameters,
-        crypt,
-        stand_in.encode("ascii"),
+        digest,
+        other,
         strength,
         seconds,
         memory,

@@ -15,7 +15,6 @@ MOST_SECONDS = 5.0
 MOST_MEMORY = 256 * 2**20
 """The most bytes that one check may take."""
 
-
 _NORMALIZED = 1024
 
 
@@ -78,7 +77,9 @@ class Kind:
 
     def ruled(self, normalize: bool | None) -> Kind:
         """Return the kind with what the configuration says about NFKC, if it does."""
-        return self if normalize is None else replace(self, normalize=normalize)
+        if normalize is None or normalize is self.normalize:
+            return self
+        return replace(self, normalize=normalize)
 
     def decoy(self, password: str) -> None:
         """Take as long as a check of a hash of this kind."""

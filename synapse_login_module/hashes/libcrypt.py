@@ -6,9 +6,6 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 
-LONGEST = 511
-"""The most bytes of a password. More are an error of libxcrypt's."""
-
 _LIBRARIES = ("libcrypt.so.1", "libcrypt.so.2", None)
 """glibc's and libxcrypt's names. ``None`` is the program itself, where musl has the function."""
 
@@ -17,13 +14,17 @@ _SPACE = 2**18
 
 
 def crypt(password: bytes, setting: bytes) -> bytes:
-    """Hash a password; return ``b""`` if the library cannot, or if no hash can be of it.
+    """Hash a password; return ``b""`` if the library refuses to, or there is none.
 
+    :param password: without NUL, and not longer than the library accepts.
     :param setting: the scheme with its parameters and the salt, as a hash begins with them.
     """
-    fits = len(password) <= LONGEST and b"\0" not in password
-    made = _call(password.replace(b"\0", b"?")[:LONGEST], setting)
-    return made if fits else b""
+    function = _function()
+    if function is None:
+        return b""
+    made: bytes | None = function(password, setting, ctypes.create_string_buffer(_SPACE))
+    # A failure is NULL, or a text that is no hash.
+    return made if made is not None and made.startswith(b"$") else b""
 
 
 @cache
@@ -32,17 +33,7 @@ def supports(setting: bytes) -> bool:
 
     :param setting: a cheap setting of the scheme. It is tried once.
     """
-    return bool(_call(b"", setting))
-
-
-def _call(password: bytes, setting: bytes) -> bytes:
-    """Call the function; return ``b""`` if it fails, or there is none."""
-    function = _function()
-    if function is None:
-        return b""
-    made: bytes | None = function(password, setting, ctypes.create_string_buffer(_SPACE))
-    # A failure is NULL, or a text that is no hash.
-    return made if made is not None and made.startswith(b"$") else b""
+    return bool(crypt(b"", setting))
 
 
 @cache

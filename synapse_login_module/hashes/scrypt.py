@@ -51,7 +51,9 @@ def parse_passlib(text: str) -> Hash:
 
 def _hash(n: int, r: int, p: int, salt: bytes, digest: bytes) -> Hash:
     size = len(digest)
-    if n < 2 or n & (n - 1) or r < 1 or p < 1 or r * p >= 2**30 or size < 16:
+    # RFC 7914, section 2: N is a power of two, and less than 2 to the power of 16 r.
+    fits = r >= 1 and p >= 1 and r * p < 2**30 and 2 <= n < 2 ** min(16 * r, 64)
+    if not fits or n & (n - 1) or size < 16:
         raise ValueError("a scrypt hash whose parameters do not fit")
 
     def compute(password: bytes, salt: bytes) -> bytes:

@@ -11,8 +11,9 @@ from twisted.logger import Logger
 from zope.interface import implementer, provider
 
 from synapse_login_module.errors import ConfigError, InvalidCredentials
-from synapse_login_module.hashes import Kind, MostCommon, check_limits
+from synapse_login_module.hashes import Kind, check_limits
 from synapse_login_module.hashes.bcrypt import parse
+from synapse_login_module.hashes.common import MostCommon
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import (
     Account,

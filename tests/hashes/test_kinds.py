@@ -5,9 +5,10 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.config.settings import Hashing
-from synapse_login_module.hashes import MostCommon, NewHashes, parse_hash
+from synapse_login_module.hashes import NewHashes, parse_hash
 from synapse_login_module.hashes.argon2 import new_hashes as argon2id
 from synapse_login_module.hashes.bcrypt import new_hashes as bcrypt
+from synapse_login_module.hashes.common import MostCommon
 from synapse_login_module.passwords import check_password, make_hash
 from tests.hashes.vectors import PASSWORD, VECTORS
 

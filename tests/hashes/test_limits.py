@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module.hashes import libcrypt, parse_hash
+from synapse_login_module.hashes import crypt, libcrypt, parse_hash
 from synapse_login_module.hashes.argon2 import _low_level
 from synapse_login_module.hashes.kinds import MOST_MEMORY, MOST_SECONDS
 from synapse_login_module.hashes.table import FORMATS
@@ -40,7 +40,7 @@ TOO_MUCH = (
     f"scrypt$262144$salt$8$1${'a' * 86}==",
     f"scrypt$2$salt$999999999$1${'a' * 86}==",
     f"scrypt$2$salt$1$999999999${'a' * 86}==",
-    f"$scrypt$ln=99,r=8,p=1$aaaa${'a' * 43}",
+    f"$scrypt$ln=62,r=8,p=1$aaaa${'a' * 43}",
     f"pbkdf2_sha256$999999999$s${'a' * 43}=",
     f"{{PBKDF2}}$1$a$99999999${'a' * 40}",
     '{"hashIterations":1e300,"algorithm":"pbkdf2-sha256"}' + KEYCLOAK_SECRET,
@@ -68,6 +68,7 @@ JUNK = (
     f"$6$rounds=1000${'a' * 17}${'a' * 86}",
     f"scrypt$3$salt$8$1${'a' * 86}==",
     f"$scrypt$ln=0,r=8,p=1$aaaa${'a' * 43}",
+    f"$scrypt$ln=16,r=1,p=1$aaaa${'a' * 43}",
     f"pbkdf2_sha256$0$s${'a' * 43}=",
     "{SSHA}" + "=" * 30,
     "{SSHA.HEX}" + "g" * 50,
@@ -196,6 +197,22 @@ class MissingTests(SynchronousTestCase):
         for vector in VECTORS:
             if vector.kind.startswith("crypt"):
                 self.assertIn("this system's libcrypt does not make", reason(vector.text) or "")
+
+    @skipUnless(sys.platform == "linux", "elsewhere there is no such library")
+    def test_refused_salt(self) -> None:
+        """A salt that the library refuses takes as long as another, and no password is right."""
+        settings: list[bytes] = []
+        real = libcrypt.crypt
+
+        def crypt_and_tell(password: bytes, setting: bytes) -> bytes:
+            made = real(password, setting)
+            settings.append(setting if made else b"")
+            return made
+
+        self.patch(crypt, "crypt", crypt_and_tell)
+        stored = parse_hash(f"$y$j75${'a' * 22}${'b' * 43}")
+        self.assertFalse(stored.verify(b"x"))
+        self.assertEqual(settings, [b"", stored.kind.salt])
 
     @skipUnless(sys.platform == "linux", "elsewhere there is no such library")
     def test_failure(self) -> None:

@@ -19,7 +19,8 @@ from synapse_login_module.errors import (
     Overloaded,
     ProviderUnavailable,
 )
-from synapse_login_module.hashes import Hash, Kind, MostCommon, parse_hash, takes_prefix
+from synapse_login_module.hashes import Hash, Kind, parse_hash, takes_prefix
+from synapse_login_module.hashes.common import MostCommon
 from synapse_login_module.interfaces import IDiagnosable, IFindsAccounts, IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Finding, Identifier, UserId
 from synapse_login_module.plugin import Environment, IPluginClass

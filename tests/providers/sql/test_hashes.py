@@ -6,9 +6,9 @@ import base64
 import hashlib
 
 from synapse_login_module.errors import ConfigError, InvalidCredentials
-from synapse_login_module.hashes import MostCommon
 from synapse_login_module.hashes.argon2 import new_hashes as argon2id
 from synapse_login_module.hashes.bcrypt import new_hashes
+from synapse_login_module.hashes.common import MostCommon
 from synapse_login_module.passwords import hash_password, make_hash
 from synapse_login_module.providers.sql.provider import SQLProvider
 from tests.hashes.vectors import PASSWORD, VECTORS
