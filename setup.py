@@ -14,6 +14,7 @@ PHONE = ["phonenumbers>=8.13"]
 LDAP = ["ldaptor>=21.2", "pyparsing<4", "twisted[tls]>=24.7"]
 POSTGRES = ["psycopg[binary]>=3.1"]
 MYSQL = ["cryptography", "PyMySQL>=1.2"]
+ARGON2 = ["argon2-cffi>=21.1"]
 METRICS = ["prometheus_client>=0.18"]  # from 0.18 on, workers can tell whose gauge is the newest
 DOCS = [
     "furo>=2024.8.6",
@@ -23,6 +24,7 @@ DOCS = [
 ]
 """What builds the site. The pages of the API need neither Synapse nor another extra."""
 ALONE = [
+    *ARGON2,
     *PHONE,
     *LDAP,
     *POSTGRES,
@@ -115,6 +117,7 @@ setup(
         "ldap": LDAP,
         "postgres": POSTGRES,
         "mysql": MYSQL,
+        "argon2": ARGON2,
         "metrics": METRICS,
         "docs": DOCS,
         "test-alone": ALONE,

@@ -38,6 +38,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from benchmarks.bare import QuietSite
+from synapse_login_module.hashes.bcrypt import new_hashes
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import UserId, UserIdentifier
 from synapse_login_module.passwords import HashingPool, check_password, hash_password
@@ -113,7 +114,7 @@ class Bench:
         self.size = size
         self.folder = folder
         self.hash = hash_password(PASSWORD, "", size.cost)
-        self.hashing = HashingPool(reactor, None, 10_000, size.cost)
+        self.hashing = HashingPool(reactor, None, 10_000, new_hashes(size.cost))
         self.environment = replace(environment(reactor=reactor), hashing=self.hashing)
 
     @contextmanager

@@ -18,7 +18,7 @@ from math import sqrt
 from pathlib import Path
 from statistics import median, quantiles
 
-from benchmarks import homeserver
+from benchmarks import hash_timing, homeserver
 from benchmarks.backends import BACKENDS, GONE, LOCKED, TWIN
 from benchmarks.servers import PASSWORD, USER, login_service
 
@@ -29,6 +29,9 @@ _PATH = "/_matrix/client/v3/login"
 _WAITED = "the client waits"
 _LOCKED, _DEACTIVATED = "larry", "dora"
 
+Times = dict[str, list[float]]
+"""The milliseconds of each login, by its kind."""
+
 
 def main() -> None:
     """Parse the command line, measure, and print the tables."""
@@ -37,11 +40,12 @@ def main() -> None:
     parser.add_argument("--cost", type=int, default=12, help="the cost of the bcrypt hashes (12)")
     parser.add_argument(
         "--of",
-        choices=("standalone", "synapse", *BACKENDS),
+        choices=("standalone", "hashes", "synapse", *BACKENDS),
         nargs="+",
         default=("standalone", *(("synapse",) if find_spec("synapse") else ())),
-        help="the standalone server, the module in Synapse, or the server with accounts in a"
-        " directory, a database or a service (the first two, if Synapse is there)",
+        help="the standalone server, the same with each format of hashes, the module in Synapse, or"
+        " the server with accounts in a directory, a database or a service (the first and the"
+        " module, if Synapse is there)",
     )
     parser.add_argument(
         "--delay",
@@ -55,6 +59,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
         if "standalone" in options.of:
             results += _standalone(Path(folder), options.rounds, options.cost)
+        if "hashes" in options.of:
+            results += hash_timing.measure(Path(folder), _taking(options.rounds), ALLOWED)
         if "synapse" in options.of:
             results += _in_synapse(Path(folder), options.rounds, options.cost)
         for backend in BACKENDS:
@@ -133,6 +139,12 @@ def _elsewhere(folder: Path, backend: str, rounds: int, delay: float) -> list[bo
     return results
 
 
+def _taking(rounds: int) -> hash_timing.Take:
+    """Return a function that measures wrong passwords and an unknown user."""
+    bodies = {"wrong password": _password(USER), "unknown user": _password("nobody")}
+    return lambda connection, pid: _measure(connection, bodies, rounds, pid)
+
+
 def _refused(connection: HTTPConnection) -> dict[str, bytes]:
     """Return logins that all get the same response, by the reason of their rejection."""
     used = _used_token(connection)
@@ -182,10 +194,6 @@ def _ask(
     if response.status != status:
         raise SystemExit(f"{response.status} instead of {status}: {answer}")
     return answer
-
-
-Times = dict[str, list[float]]
-"""The milliseconds of each login, by its kind."""
 
 
 def _measure(

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,12 +166,20 @@ def build_plugin(loaded: LoadedPlugin, environment: Environment) -> Any:
 
 
 def build_providers(
-    providers: Sequence[LoadedPlugin], environment: Environment
+    plugins: Sequence[ProviderPlugin], providers: Sequence[LoadedPlugin], environment: Environment
 ) -> list[IPasswordProvider]:
-    """Build the password providers."""
+    """Build the password providers.
+
+    :param plugins: the entries of ``password_providers``, in the order of ``providers``.
+    """
     return [
-        config_path(f"password_providers.{index}.config", build_plugin, built, environment)
-        for index, built in enumerate(providers)
+        config_path(
+            f"password_providers.{index}.config",
+            build_plugin,
+            loaded,
+            replace(environment, one_time_codes=plugin.one_time_codes),
+        )
+        for index, (plugin, loaded) in enumerate(zip(plugins, providers, strict=True))
     ]
 
 
@@ -263,7 +272,7 @@ def hashing_pool(config: SharedConfig, reactor: Any, metrics: Metrics | None = N
         reactor,
         hashing.threads,
         hashing.queue,
-        hashing.rounds,
+        hashing.new_hashes(),
         queue_timeout=shortest / 2000,
         waited=metrics.hashing_wait.observe,
     )

@@ -41,6 +41,8 @@ class Environment:
     :param read_only: whether a command only asks. A plugin then writes nothing of its own accord,
         such as a new hash of a password that was right. A store makes and migrates no tables: an
         older schema is a ``ConfigError``.
+    :param one_time_codes: whether the passwords of this provider hold a code that is good once. A
+        provider must then not send a password a second time, such as after a connection was lost.
     :param homeserver: inside Synapse, its :class:`~synapse_login_module.synapse.api.Homeserver`;
         otherwise ``None``.
     :param public_baseurl: the URL at which clients reach this server; ``None`` where it is not
@@ -57,6 +59,7 @@ class Environment:
     keys: KeyRing | None = None
     delegated: bool = False
     read_only: bool = False
+    one_time_codes: bool = False
     homeserver: Any = None
     public_baseurl: str | None = None
     metrics: Metrics = field(default_factory=Metrics)

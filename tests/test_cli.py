@@ -23,7 +23,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from synapse_login_module import __version__, testing
 from synapse_login_module.accounts.listing import all_sessions
 from synapse_login_module.cli import main
-from synapse_login_module.passwords import check_password, cost_of
+from synapse_login_module.hashes import parse_hash
+from synapse_login_module.passwords import check_password
 from synapse_login_module.stores import MemoryTokenStore
 from synapse_login_module.testing import SERVER_NAME
 from synapse_login_module.tokens.format import TokenKind, parse
@@ -242,10 +243,10 @@ class HashPasswordTests(CommandCase):
         path = self.config(password_providers=[ldap, bcrypt], hashing={"rounds": 5})
         hashed = self.good("hash-password", "-c", str(path), given="secret").strip()
         self.assertTrue(check_password("secret", hashed, "sesame"))
-        self.assertEqual(cost_of(hashed), 5)
+        self.assertEqual(str(parse_hash(hashed).kind), "bcrypt cost=5")
         weaker = self.invoke(["hash-password", "-c", str(path), "--rounds", "4"], "secret")
-        self.assertEqual(cost_of(weaker.stdout.strip()), 4)
-        self.assertIn("hashing.rounds is 5: this hash is weaker", weaker.stderr)
+        self.assertEqual(str(parse_hash(weaker.stdout.strip()).kind), "bcrypt cost=4")
+        self.assertIn("hashing says bcrypt cost=5: this hash is weaker", weaker.stderr)
 
         other = {**bcrypt, "name": "other", "config": {"path": "x", "pepper": "salt"}}
         path = self.config(password_providers=[bcrypt, other], hashing={"rounds": 4})
@@ -287,10 +288,36 @@ class HashPasswordTests(CommandCase):
     def test_options(self) -> None:
         """The options set the cost and the pepper."""
         hashed = self.hash("secret", "--pepper-file", str(self.pepper_file("salt and pepper\n")))
-        self.assertEqual(cost_of(hashed), 4)
+        self.assertEqual(str(parse_hash(hashed).kind), "bcrypt cost=4")
         self.assertTrue(check_password("secret", hashed, "salt and pepper"))
         hashed = self.good("hash-password", "--rounds", "5", given="secret").strip()
-        self.assertEqual(cost_of(hashed), 5)
+        self.assertEqual(str(parse_hash(hashed).kind), "bcrypt cost=5")
+
+    def test_formats(self) -> None:
+        """``--format`` chooses, or else the configuration; a weaker one is told."""
+        made = self.good("hash-password", "--format", "argon2id", given="secret").strip()
+        self.assertEqual(str(parse_hash(made).kind), "argon2id m=19456 t=2 p=1")
+        self.assertTrue(check_password("secret", made, ""))
+        keys: dict[str, object] = {"path": "to-be-made", "pepper": "sesame", "normalize": True}
+        provider = {
+            "module": "synapse_login_module.providers.PasswdProvider",
+            "config": keys,
+        }
+        hashing = {"format": "argon2id", "rounds": 4, "argon2": {"memory": 1024}}
+        path = self.config(password_providers=[provider], hashing=hashing)
+        made = self.good("hash-password", "-c", str(path), given="e\u0301").strip()
+        self.assertEqual(str(parse_hash(made).kind), "argon2id m=1024 t=2 p=1")
+        self.assertTrue(check_password("\u00e9", made, "sesame", True))
+        for options in (("--format", "bcrypt"), ("--rounds", "4")):
+            other = self.invoke(["hash-password", "-c", str(path), *options], "secret")
+            self.assertEqual(str(parse_hash(other.stdout.strip()).kind), "bcrypt cost=4")
+            self.assertIn("hashing says argon2id m=1024 t=2 p=1: this", other.stderr)
+        for wrong in (["--format", "md5"], ["--format", "argon2id", "--rounds", "5"]):
+            self.bad("hash-password", *wrong, given="secret", status=2)
+        keys["normalize"] = "yes"
+        path = self.config(password_providers=[provider])
+        said = self.bad("hash-password", "-c", str(path), given="secret")
+        self.assertIn("config.normalize: must be true or false", said)
 
     def test_salt(self) -> None:
         """Two hashes of one password differ."""

@@ -39,6 +39,7 @@ from synapse_login_module.config.settings import (
     Tokens,
 )
 from synapse_login_module.errors import ConfigError, Overloaded
+from synapse_login_module.hashes.argon2 import _low_level
 from synapse_login_module.interfaces import IAccounts, IRateLimits, ITokenStore
 from synapse_login_module.model import (
     AccountStatus,
@@ -219,6 +220,19 @@ class LoadTests(SynchronousTestCase):
             change = entry if extra == "postgres" else [entry]
             error = self.assertRaises(ConfigError, self.load, {**good_config(), key: change})
             self.assertIn(f"pip install 'synapse-login-module[{extra}]'", str(error))
+
+    def test_argon2_missing(self) -> None:
+        """New hashes of Argon2id need its extra, which the error names."""
+        _low_level.cache_clear()
+        self.addCleanup(_low_level.cache_clear)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "argon2"]:
+            self.addCleanup(sys.modules.__setitem__, name, sys.modules.pop(name))
+        sys.modules["argon2"] = None  # type: ignore[assignment]
+        self.addCleanup(sys.modules.pop, "argon2")
+        config = {**good_config(), "hashing": {"format": "argon2id"}}
+        error = self.assertRaises(ConfigError, self.load, config)
+        self.assertEqual(error.path, "hashing")
+        self.assertIn("pip install 'synapse-login-module[argon2]'", str(error))
 
     def test_bad_hashes(self) -> None:
         """A hash that bcrypt would fail on at a login is rejected at the start."""

@@ -171,7 +171,7 @@ class WatchedHashing(testing.FakeHashing):
         self.journal = journal
 
     def check(
-        self, password: str, password_hash: str, pepper: str, normalize: bool = True
+        self, password: str, password_hash: str, pepper: str, normalize: bool | None = None
     ) -> Deferred[bool]:
         """Record the call, and check."""
         self.journal.append("check")

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import skipUnless
 
 import bcrypt
@@ -21,21 +21,24 @@ from zope.interface.verify import verifyObject
 from synapse_login_module import passwords
 from synapse_login_module.common import thread_pool
 from synapse_login_module.errors import Overloaded, RateLimited
+from synapse_login_module.hashes import Kind, Strength, parse_hash
+from synapse_login_module.hashes.bcrypt import new_hashes
 from synapse_login_module.interfaces import IHashing
 from synapse_login_module.passwords import (
     HashingPool,
-    MostCommonCost,
-    OwnCostHashing,
+    OwnDecoysHashing,
+    call_collecting_kinds,
     call_hashing_for,
-    check_password,
-    cost_of,
     hash_password,
-    prepare,
 )
 from tests.common.test_thread_pool import ManualThreads
+from tests.hashes.vectors import VECTORS
 from tests.stores.test_group_commit import TIMEOUT, ThreadCalls
 
 ROUNDS = 4
+_BY_NAME = {vector.name: vector.text for vector in VECTORS}
+SSHA, PBKDF2 = _BY_NAME["dovecot_ssha"], _BY_NAME["django_pbkdf2_sha256"]
+YESCRYPT = _BY_NAME["mkpasswd_yescrypt"]
 
 
 def bcrypt_of(raw: bytes) -> str:
@@ -48,157 +51,11 @@ def stray_salt(password_hash: str) -> str:
     return password_hash[:28] + "/" + password_hash[29:]
 
 
-def is_hash(text: str) -> bool:
-    """Say whether a text is accepted as a bcrypt hash."""
-    try:
-        cost_of(text)
-    except ValueError:
-        return False
-    return True
+class Stub(NamedTuple):
+    """A stored hash whose check is a function of the password's bytes."""
 
-
-class PrepareTests(SynchronousTestCase):
-    """How passwords are prepared for bcrypt: Synapse's rule."""
-
-    def test_many_marks(self) -> None:
-        """Only the start of a password is normalized: thousands of marks would take seconds."""
-        marks = "a" + "\u0345" * 600 + "\u0334" * 16_000
-        self.assertEqual(prepare(marks, ""), prepare(marks[:1024], ""))
-        self.assertEqual(prepare("a" * 2000, "pepper"), b"a" * 72)
-
-    def test_short(self) -> None:
-        """A short password becomes its UTF-8, followed by the pepper."""
-        self.assertEqual(prepare("ilovebananas", ""), b"ilovebananas")
-        self.assertEqual(prepare("ilovebananas", "pepper"), b"ilovebananaspepper")
-        self.assertEqual(prepare("pässword", ""), b"p\xc3\xa4ssword")
-        self.assertEqual(prepare("", ""), b"")
-
-    def test_bounds(self) -> None:
-        """Of 71, 72, 73 and many more bytes, the first 72 count."""
-        for length in (71, 72, 73, 100, 65_536):
-            self.assertEqual(prepare("a" * length, ""), b"a" * min(length, 72))
-
-    def test_cut_inside_a_character(self) -> None:
-        """The cut is after 72 bytes, even inside a character."""
-        self.assertEqual(prepare("a" * 71 + "ä", ""), b"a" * 71 + b"\xc3")
-        self.assertEqual(prepare("a" * 70 + "ä", ""), b"a" * 70 + b"\xc3\xa4")
-        self.assertEqual(prepare("a" * 69 + "\U0001f34c", ""), b"a" * 69 + b"\xf0\x9f\x8d")
-
-    def test_pepper_across_the_bound(self) -> None:
-        """The pepper is cut with the password, and has no effect after a long one."""
-        self.assertEqual(prepare("a" * 70, "pepper"), b"a" * 70 + b"pe")
-        self.assertEqual(prepare("a" * 72, "pepper"), b"a" * 72)
-        self.assertEqual(prepare("a" * 71, "é"), b"a" * 71 + b"\xc3")
-
-    def test_normalised(self) -> None:
-        """NFKC is applied to the password before it is cut, and not to the pepper."""
-        self.assertEqual(prepare("a\u0308", ""), b"\xc3\xa4")
-        self.assertEqual(prepare("\ufb01", ""), b"fi")
-        self.assertEqual(prepare("x", "a\u0308"), b"xa\xcc\x88")
-        self.assertEqual(prepare("x", "\ufb01"), b"x\xef\xac\x81")
-        self.assertEqual(prepare("a\u0308" * 30, ""), b"\xc3\xa4" * 30)
-        self.assertEqual(prepare("a", "\u0308"), b"a\xcc\x88")
-
-
-class CheckTests(SynchronousTestCase):
-    """Hashes, made and checked."""
-
-    def test_own_hash(self) -> None:
-        """A hash is of its password and pepper and of no other, and of the cost asked for."""
-        made = hash_password("ilovebananas", "pepper", ROUNDS)
-        self.assertTrue(check_password("ilovebananas", made, "pepper"))
-        self.assertFalse(check_password("ilovebananas", made, ""))
-        self.assertFalse(check_password("Ilovebananas", made, "pepper"))
-        self.assertEqual(cost_of(made), ROUNDS)
-
-    def test_foreign_hash(self) -> None:
-        """A hash that a homeserver made is good here, at 71, 72 and 73 bytes, and one made here is
-        good there.
-        """
-        for password, pepper, raw in (
-            ("a" * 71, "", b"a" * 71),
-            ("a" * 72, "", b"a" * 72),
-            ("a" * 73, "", b"a" * 72),
-            ("a" * 70, "xyz", b"a" * 70 + b"xy"),
-            ("a" * 71 + "ä", "", b"a" * 71 + b"\xc3"),
-        ):
-            self.assertTrue(check_password(password, bcrypt_of(raw), pepper))
-            made = hash_password(password, pepper, ROUNDS).encode("ascii")
-            self.assertTrue(bcrypt.checkpw(raw, made))
-
-    def test_each_byte_to_the_bound(self) -> None:
-        """The 72nd byte counts, and the 73rd does not."""
-        made = hash_password("a" * 72, "", ROUNDS)
-        self.assertFalse(check_password("a" * 71, made, ""))
-        self.assertFalse(check_password("a" * 71 + "b", made, ""))
-        self.assertTrue(check_password("a" * 72 + "b", made, ""))
-
-    def test_nul(self) -> None:
-        """A NUL is a byte like any other."""
-        made = hash_password("a\0b", "", ROUNDS)
-        self.assertTrue(check_password("a\0b", made, ""))
-        for other in ("a", "a\0", "a\0c"):
-            self.assertFalse(check_password(other, made, ""))
-
-    @settings(max_examples=30)
-    @given(st.text(), st.text(max_size=80))
-    def test_any_text(self, password: str, pepper: str) -> None:
-        """Any password can be hashed and is then right."""
-        made = hash_password(password, pepper, ROUNDS)
-        self.assertTrue(check_password(password, made, pepper))
-
-
-class CostTests(SynchronousTestCase):
-    """The cost of a hash."""
-
-    def test_cost(self) -> None:
-        """The cost is read from the hash, in every version of bcrypt that Synapse accepts."""
-        tail = bcrypt_of(b"x")[7:]
-        for hashed, cost in (
-            (f"$2b$12${tail}", 12),
-            (f"$2a$04${tail}", 4),
-            (f"$2y$31${tail}", 31),
-        ):
-            self.assertEqual(cost_of(hashed), cost)
-
-    def test_no_hash(self) -> None:
-        """A text that is not a bcrypt hash is refused."""
-        tail = bcrypt_of(b"x")[7:]
-        for bad in (
-            "",
-            "ilovebananas",
-            "$",
-            "$2b$12$",
-            f"$2b$12${tail[:-1]}",
-            f"$2b$12${tail}x",
-            f"$2b$03${tail}",
-            f"$2b$32${tail}",
-            f"$2b$xx${tail}",
-            f"$1$12${tail}",
-            f"$2x$12${tail}",
-            f"$argon2id$12${tail}",
-            f"$2b$12${tail[:20]}${tail[21:]}",
-        ):
-            self.assertFalse(is_hash(bad), bad)
-
-    def test_what_bcrypt_refuses(self) -> None:
-        """A hash that bcrypt cannot check, or that no password can match, is refused."""
-        tail = bcrypt_of(b"x")[7:]
-        taken = []
-        for bad in (
-            f"x$2b$04${tail}",
-            f" $2b$04${tail}",
-            f"$2b$4${tail}",
-            f"$2b$ 4${tail}",
-            f"$2b$+4${tail}",
-            f"$2b$1_2${tail}",
-            f"$2b$04${'!' * 53}",
-            f"$2b$04${'é' * 53}",
-            f"$2b$04${tail[:-1]}\n",
-        ):
-            if is_hash(bad):
-                taken.append(bad)
-        self.assertEqual(taken, [])
+    verify: Callable[[bytes], Any]
+    kind: Kind = new_hashes(ROUNDS).kind
 
 
 class HashingPoolTestCase(SynchronousTestCase):
@@ -212,7 +69,7 @@ class HashingPoolTestCase(SynchronousTestCase):
 
     def pool(self, threads: int | None = 1, queue: int = 2, start: bool = True) -> HashingPool:
         """Make a pool, which is stopped after the test."""
-        pool = HashingPool(self.calls, threads, queue, ROUNDS)
+        pool = HashingPool(self.calls, threads, queue, new_hashes(ROUNDS))
         if start:
             self.start(pool)
         return pool
@@ -231,15 +88,15 @@ class HashingPoolTestCase(SynchronousTestCase):
     def hold(self) -> None:
         """Make every check wait at the gate; it succeeds if its password is ``right``."""
 
-        def check(password: str, password_hash: str, pepper: str, normalize: bool) -> bool:
-            self.seen.append(password)
+        def verify(password: bytes) -> bool:
+            self.seen.append(password.decode())
             self.entered.release()
             self.gate.wait(TIMEOUT)
-            if password == "broken":
+            if password == b"broken":
                 raise ZeroDivisionError
-            return password == "right"
+            return password == b"right"
 
-        self.patch(passwords, "check_password", check)
+        self.patch(passwords, "parse_hash", lambda text: Stub(verify))
 
     def wait_until_entered(self, count: int = 1) -> None:
         """Wait until ``count`` more checks wait at the gate."""
@@ -251,13 +108,33 @@ class HashingPoolTestCase(SynchronousTestCase):
         self.calls.wait_for(deferred)
         return self.successResultOf(deferred)
 
+    def record_decoys(self) -> list[str]:
+        """Return a list that the kind of each decoy is added to."""
+        kinds: list[str] = []
+        real = Kind.decoy
+
+        def decoy(kind: Kind, password: str) -> None:
+            kinds.append(str(kind))
+            real(kind, password)
+
+        self.patch(Kind, "decoy", decoy)
+        return kinds
+
     def in_thread(self, function: Callable[[], Any]) -> Any:
         """What a function returns on a hashing thread."""
-        self.patch(passwords, "check_password", lambda *arguments: function())
+        self.patch(passwords, "parse_hash", lambda text: Stub(lambda password: function()))
         return self.wait_for(self.pool().check("", "", ""))
 
 
-UNUSABLE = ("", "disabled", "no hash at all", "!" + bcrypt_of(b"x"), stray_salt(bcrypt_of(b"x")))
+UNUSABLE = (
+    "",
+    "disabled",
+    "no hash at all",
+    "!" + bcrypt_of(b"x"),
+    stray_salt(bcrypt_of(b"x")),
+    "$2b$31" + bcrypt_of(b"x")[6:],
+    "{SHA}" + "x" * 28,
+)
 """What stands in the place of a hash, and no password is right for."""
 
 
@@ -283,30 +160,34 @@ class HashingPoolTests(HashingPoolTestCase):
 
     def test_failure(self) -> None:
         """Work that raises fails, and gives its place back."""
+        self.patch(passwords, "make_hash", lambda *_: bcrypt.gensalt(99))
         pool = self.pool(threads=1, queue=0)
-        pool.cost = 99
         for _ in range(3):
             broken = pool.hash("x", "")
             self.calls.wait_for(broken)
             self.failureResultOf(broken, ValueError)
 
     def test_unusable_hashes(self) -> None:
-        """A hash that bcrypt does not accept matches no password, and takes as long as a decoy."""
-        costs: list[int] = []
-        real = passwords.hash_password
-
-        def hash_password(password: str, pepper: str, rounds: int) -> str:
-            costs.append(rounds)
-            return real(password, pepper, rounds)
-
-        self.patch(passwords, "hash_password", hash_password)
+        """A hash that cannot be used matches no password, and takes as long as a decoy."""
+        decoys = self.record_decoys()
         pool = self.pool()
-        pool.report_cost(5)
+        pool.report_kind(new_hashes(5).kind)
         for unusable in UNUSABLE:
             self.assertIs(self.wait_for(pool.check("x", unusable, "")), False, unusable)
-            self.assertEqual(costs.pop(), 5)
+            self.assertEqual(decoys.pop(), "bcrypt cost=5")
         self.assertIs(self.wait_for(pool.check("x", bcrypt_of(b"x"), "")), True)
-        self.assertEqual(costs, [])
+        self.assertEqual(decoys, [])
+
+    def test_refusing_library(self) -> None:
+        """A hash that its library refuses to check is one that cannot be used."""
+        decoys = self.record_decoys()
+
+        def verify(password: bytes) -> bool:
+            raise ValueError("Invalid parameter combination")
+
+        self.patch(passwords, "parse_hash", lambda text: Stub(verify))
+        self.assertIs(self.wait_for(self.pool().check("x", "", "")), False)
+        self.assertEqual(decoys, ["bcrypt cost=4"])
 
     def test_before_the_start(self) -> None:
         """Work that is added before the start waits for it."""
@@ -351,7 +232,9 @@ class QueueTests(HashingPoolTestCase):
         """
         self.hold()
         clock = Clock()
-        pool = HashingPool(self.calls, 1, 2, ROUNDS, queue_timeout=10, clock=clock.seconds)
+        pool = HashingPool(
+            self.calls, 1, 2, new_hashes(ROUNDS), queue_timeout=10, clock=clock.seconds
+        )
         self.start(pool)
         begun = pool.check("right", "", "")
         self.wait_until_entered()
@@ -589,8 +472,8 @@ class KnownNetworkTests(HashingPoolTestCase):
         """
         threads = ManualThreads()
         self.patch(thread_pool, "Threads", lambda *_: threads)
-        self.patch(passwords, "check_password", lambda password, *_: password)
-        pool = HashingPool(threads, 1, queue, ROUNDS)
+        self.patch(passwords, "parse_hash", lambda text: Stub(lambda password: password.decode()))
+        pool = HashingPool(threads, 1, queue, new_hashes(ROUNDS))
         pool.startService()
         asked: list[tuple[str | None, Deferred[Any]]] = []
         hashed: list[int] = []
@@ -634,91 +517,144 @@ class KnownNetworkTests(HashingPoolTestCase):
         self.assertEqual(sorted([*hashed, *shed, *gone]), list(range(len(asked))))
 
 
+class CollectingTests(HashingPoolTestCase):
+    """The kinds of hashes that were checked."""
+
+    def test_kinds(self) -> None:
+        """They are collected of the call, and of no other."""
+        pool = self.pool()
+        kinds: list[Kind] = []
+
+        async def check() -> None:
+            for text in (bcrypt_of(b"x"), "no hash", SSHA):
+                await pool.check("x", text, "")
+
+        self.wait_for(call_collecting_kinds(kinds, Deferred.fromCoroutine, check()))
+        self.wait_for(pool.check("x", PBKDF2, ""))
+        self.assertEqual([str(kind) for kind in kinds], ["bcrypt cost=4", "{SSHA}"])
+
+
 class DecoyTests(HashingPoolTestCase):
     """Decoys, which are hashed for unknown users."""
 
-    def decoy_cost(self, pool: HashingPool | OwnCostHashing) -> int:
-        """Return the cost of a decoy."""
-        costs: list[int] = []
+    def setUp(self) -> None:
+        super().setUp()
+        self.clock = Clock()
+        self.kinds = self.record_decoys()
 
-        def hashed(password: str, pepper: str, rounds: int) -> str:
-            costs.append(rounds)
-            return ""
-
-        self.patch(passwords, "hash_password", hashed)
+    def decoy_of(self, pool: HashingPool | OwnDecoysHashing) -> str:
+        """Return the kind of a decoy."""
         self.assertIsNone(self.wait_for(pool.decoy("ilovebananas")))
-        (cost,) = costs
-        return cost
+        return self.kinds.pop()
 
-    def test_cost(self) -> None:
-        """A decoy has the configured cost until a cost is reported."""
-        self.assertEqual(self.decoy_cost(self.pool()), ROUNDS)
+    def timed_pool(self) -> HashingPool:
+        """Make a pool whose clock only the test advances."""
+        pool = HashingPool(self.calls, 1, 2, new_hashes(ROUNDS), clock=self.clock.seconds)
+        self.start(pool)
+        return pool
 
-    def test_expected_cost(self) -> None:
-        """A decoy has the cost that was reported, whether lower or higher."""
-        for cost in (ROUNDS + 1, ROUNDS - 1):
+    def kind(self, name: str, estimate: float, seconds: float) -> Kind:
+        """Make a kind whose checks take some seconds, whatever is estimated."""
+
+        def digest(password: bytes, salt: bytes) -> bytes:
+            self.clock.advance(seconds)
+            return b""
+
+        return Kind(name, (), digest, b"", Strength.ITERATED, estimate)
+
+    def test_new_hashes(self) -> None:
+        """A decoy is of the kind of new hashes until a kind is reported."""
+        self.assertEqual(self.decoy_of(self.pool()), "bcrypt cost=4")
+
+    def test_reported(self) -> None:
+        """A decoy is of the kind that was reported, whether it takes less time or more."""
+        for text in (SSHA, bcrypt_of(b"x"), PBKDF2):
             pool = self.pool()
-            pool.report_cost(cost)
-            self.assertEqual(self.decoy_cost(pool), cost)
+            kind = parse_hash(text).kind
+            pool.report_kind(kind)
+            self.assertEqual(self.decoy_of(pool), str(kind))
 
     def test_highest(self) -> None:
-        """Of the reports of several sources the highest counts, in any order."""
+        """Of the reports of several sources the slowest counts, in any order."""
         pool = self.pool()
-        for whose, cost in enumerate((6, 9, 7)):
-            pool.report_cost(cost, whose)
-        self.assertEqual(self.decoy_cost(pool), 9)
+        for source, cost in enumerate((6, 9, 7)):
+            pool.report_kind(new_hashes(cost).kind, source)
+        self.assertEqual(self.decoy_of(pool), "bcrypt cost=9")
 
-    def test_own_cost(self) -> None:
-        """Hashing with its own cost has decoys of that cost, and changes no others."""
+    def test_measured(self) -> None:
+        """The slowest is found by the estimates, until a check of each kind was measured."""
+        pool = self.timed_pool()
+        slow = self.kind("slow here", 1.0, 3.0)
+        fast = self.kind("fast here", 2.0, 1.0)
+        pool.report_kind(slow, "one")
+        pool.report_kind(fast, "other")
+        self.assertEqual(self.decoy_of(pool), "fast here")
+        self.assertEqual(self.decoy_of(pool), "fast here")
+        self.wait_for(pool.decoy("x", slow))
+        self.kinds.clear()
+        self.assertEqual(self.decoy_of(pool), "slow here")
+
+    def test_shortest(self) -> None:
+        """The shortest time of each kind counts, since other load makes times longer."""
+        seconds = {"one": [2.0, 9.0, 2.0], "other": [3.0, 3.0, 3.0]}
+
+        def digest(name: str) -> Callable[[bytes, bytes], bytes]:
+            def compute(password: bytes, salt: bytes) -> bytes:
+                self.clock.advance(seconds[name].pop(0))
+                return b""
+
+            return compute
+
+        pool = self.timed_pool()
+        kinds = [Kind(name, (), digest(name), b"", Strength.FAST, 1.0) for name in seconds]
+        for kind in kinds:
+            pool.report_kind(kind, kind.scheme)
+            for _ in range(2):
+                self.wait_for(pool.decoy("x", kind))
+        self.kinds.clear()
+        self.assertEqual(self.decoy_of(pool), "other")
+
+    def test_checks_are_measured(self) -> None:
+        """A check of an account's hash counts as well, by the rule that it was checked with."""
+        pool = self.timed_pool()
+        stored = parse_hash(bcrypt_of(b"x"))
+        self.wait_for(pool.check("x", bcrypt_of(b"x"), "", False))
+        ruled = stored.kind.ruled(False)
+        self.assertEqual(pool.times.slowest({ruled}), ruled)
+        other = self.kind("other", 0.0, 5.0)
+        self.wait_for(pool.decoy("x", other))
+        self.assertEqual(pool.times.slowest({ruled, other}), other)
+        self.assertEqual(pool.times.slowest({stored.kind, other}), stored.kind)
+
+    def test_own_decoys(self) -> None:
+        """Hashing with its own decoys has them of its own kind, and changes no others."""
         pool = self.pool()
-        own = OwnCostHashing(pool)
+        own = OwnDecoysHashing(pool)
         verifyObject(IHashing, own)
-        pool.report_cost(6)
-        self.assertEqual(self.decoy_cost(own), ROUNDS)
-        own.report_cost(9)
-        self.assertEqual((self.decoy_cost(own), self.decoy_cost(pool)), (9, 6))
+        pool.report_kind(new_hashes(6).kind)
+        self.assertEqual(self.decoy_of(own), "bcrypt cost=4")
+        own.report_kind(new_hashes(9).kind)
+        self.assertEqual(
+            (self.decoy_of(own), self.decoy_of(pool)), ("bcrypt cost=9", "bcrypt cost=6")
+        )
         self.assertIs(self.wait_for(own.check("right", bcrypt_of(b"wrong"), "")), False)
 
     def test_latest(self) -> None:
         """An earlier report of the same source does not count any more, whether higher or lower."""
         pool = self.pool()
-        pool.report_cost(6, "another")
+        pool.report_kind(new_hashes(6).kind, "another")
         for said in (8, 9, 7, 5):
-            pool.report_cost(said, "one")
-            self.assertEqual(self.decoy_cost(pool), max(said, 6))
+            pool.report_kind(new_hashes(said).kind, "one")
+            self.assertEqual(self.decoy_of(pool), f"bcrypt cost={max(said, 6)}")
 
     def test_hashes(self) -> None:
         """A decoy does hash, with any password."""
         pool = self.pool()
-        for password in ("", "ilovebananas", "\0", "ä" * 500):
-            self.assertIsNone(self.wait_for(pool.decoy(password)))
-
-
-class UsualCostTests(SynchronousTestCase):
-    """The most common cost of hashes that are seen one at a time."""
-
-    def test_odd_one(self) -> None:
-        """A single hash of another cost changes nothing, however often it is seen."""
-        usual = MostCommonCost()
-        for number in range(3):
-            self.assertEqual(usual.seen(f"user{number}", 12), 12)
-        for odd in (14, 4):
-            for _ in range(20):
-                self.assertEqual(usual.seen("odd", odd), 12)
-
-    def test_made_anew(self) -> None:
-        """When most hashes have been renewed, the new cost is the most common."""
-        usual = MostCommonCost()
-        for cost in (12, 10):
-            said = [usual.seen(f"user{number}", cost) for number in range(5)]
-        self.assertEqual(said[-1], 10)
-
-    def test_bound(self) -> None:
-        """The number of remembered accounts is bounded; those seen last are kept."""
-        usual = MostCommonCost(accounts=3)
-        for number in range(10):
-            usual.seen(f"user{number}", 12)
-        self.assertEqual([usual.seen(f"other{number}", 10) for number in range(3)], [12, 10, 10])
+        for text in (bcrypt_of(b"x"), SSHA, PBKDF2, YESCRYPT):
+            pool.report_kind(parse_hash(text).kind)
+            for password in ("", "ilovebananas", "\0", "ä" * 500, "\ud800", "x" * 70_000):
+                self.assertIsNone(self.wait_for(pool.decoy(password)))
+                self.assertIs(self.wait_for(pool.check(password, text, "")), False)
 
 
 class ThreadTests(HashingPoolTestCase):

@@ -109,10 +109,11 @@ class FakeHashingTests(SynchronousTestCase):
             self.assertIs(self.successResultOf(checked), right)
 
     def test_remembers(self) -> None:
-        """It remembers decoys and costs."""
+        """It remembers decoys and kinds."""
         self.successResultOf(self.hashing.decoy("wonderland"))
-        self.hashing.report_cost(12)
-        self.assertEqual((self.hashing.decoys, self.hashing.costs), (["wonderland"], [12]))
+        self.hashing.report_kind(self.hashing.kind)
+        self.assertEqual(self.hashing.decoys, ["wonderland"])
+        self.assertEqual([str(kind) for kind in self.hashing.kinds], ["bcrypt cost=4"])
 
     def test_failure(self) -> None:
         """It fails while a test wants it to."""

@@ -96,7 +96,8 @@ class Opened:
         if self._providers is None:
             if self.problem is not None:
                 raise self.problem
-            self._providers = build_providers(self.loaded.providers, self._environment)
+            plugins = self.loaded.config.password_providers
+            self._providers = build_providers(plugins, self.loaded.providers, self._environment)
             for each in self._providers:
                 self._start(each)
         return self._providers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import click
 from twisted.python.reflect import namedAny
@@ -15,22 +15,29 @@ from synapse_login_module.commands.program import Command, Failure, about
 from synapse_login_module.config import yaml_loader
 from synapse_login_module.config.files import read_bytes, read_secret
 from synapse_login_module.config.homeserver_yaml import MODULE, own_entries
-from synapse_login_module.config.settings import SharedConfig, parse, parse_module
+from synapse_login_module.config.settings import (
+    HashFormat,
+    Hashing,
+    SharedConfig,
+    parse,
+    parse_module,
+)
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError
-from synapse_login_module.passwords import hash_password
+from synapse_login_module.hashes.bcrypt import MOST_COST
+from synapse_login_module.passwords import make_hash
 from synapse_login_module.standalone.plan import is_homeserver_config
 
-_DEFAULT_ROUNDS = 12
-_BCRYPT = (".BcryptProvider", ".PasswdProvider", ".SQLProvider")
-"""Class names of providers that verify bcrypt hashes, with or without a pepper."""
+_HASHES = (".BcryptProvider", ".PasswdProvider", ".SQLProvider")
+"""Class names of providers that check hashes, with or without a pepper."""
 
 
 class _Rule(NamedTuple):
-    """The pepper and the cost with which a provider's passwords are hashed."""
+    """What a provider adds to passwords, whether it applies NFKC, and how hashes are made."""
 
     pepper: str
-    rounds: int
+    normalize: bool | None
+    hashing: Hashing
 
 
 def _refuse_pepper(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
@@ -51,11 +58,18 @@ def _refuse_pepper(ctx: click.Context, _: click.Parameter, value: str | None) ->
     " from standard input.",
 )
 @click.option(
+    "--format",
+    "format_",
+    type=click.Choice(get_args(HashFormat)),
+    help="The format of the hash. The default is hashing.format of the configuration, or bcrypt"
+    " without --config.",
+)
+@click.option(
     "--rounds",
-    type=click.IntRange(4, 31),
+    type=click.IntRange(4, MOST_COST),
     metavar="N",
     help="The cost of bcrypt. The default is hashing.rounds of the configuration, or"
-    f" {_DEFAULT_ROUNDS} without --config.",
+    f" {Hashing().rounds} without --config.",
 )
 @click.option(
     "--pepper-file",
@@ -65,7 +79,7 @@ def _refuse_pepper(ctx: click.Context, _: click.Parameter, value: str | None) ->
 )
 @config_option(
     required=False,
-    help_text="Take the pepper and the rounds from this configuration file: the standalone"
+    help_text="Take the pepper and the hashing block from this configuration file: the standalone"
     " server's, or Synapse's.",
 )
 @click.option(
@@ -75,46 +89,64 @@ def _refuse_pepper(ctx: click.Context, _: click.Parameter, value: str | None) ->
 )
 @click.option("--pepper", hidden=True, expose_value=False, callback=_refuse_pepper)
 def command(
-    rounds: int | None, pepper_file: Path | None, config: Path | None, provider: str | None
+    format_: str | None,
+    rounds: int | None,
+    pepper_file: Path | None,
+    config: Path | None,
+    provider: str | None,
 ) -> None:
-    """Make a bcrypt hash for users.yaml."""
+    """Make a hash for users.yaml."""
     if pepper_file is not None and config is not None:
         raise click.UsageError("Give one of --pepper-file and --config.")
     if provider is not None and config is None:
         raise click.UsageError("--provider needs --config.")
-    rule = _Rule("", _DEFAULT_ROUNDS)
+    if rounds is not None and format_ == "argon2id":
+        raise click.UsageError("--rounds is for bcrypt.")
+    rule = _Rule("", None, Hashing())
     if config is not None:
         rule = _rule_of(config, provider)
-        if rounds is not None and rounds < rule.rounds:
-            click.echo(f"{config}: hashing.rounds is {rule.rounds}: this hash is weaker", err=True)
     elif pepper_file is not None:
         rule = rule._replace(pepper=_read_pepper(pepper_file))
-    click.echo(hash_password(_ask(), rule.pepper, rounds or rule.rounds))
+    asked = {"format": format_ or ("bcrypt" if rounds else None), "rounds": rounds}
+    update = {key: value for key, value in asked.items() if value is not None}
+    try:
+        new = rule.hashing.model_copy(update=update).new_hashes()
+    except ValueError as error:
+        raise Failure(str(error)) from None
+    configured = rule.hashing.new_hashes().kind
+    if config is not None and new.kind.is_weaker_than(configured):
+        click.echo(f"{config}: hashing says {configured}: this hash is weaker", err=True)
+    click.echo(make_hash(_ask(), rule.pepper, new, rule.normalize))
 
 
 def _rule_of(config: Path, name: str | None) -> _Rule:
-    """Return the pepper and the cost of a provider.
+    """Return how the passwords of a provider are hashed.
 
     The providers' own configuration is not checked, because their files may not exist yet.
 
-    :param name: the provider's name; ``None`` if all providers have the same pepper.
+    :param name: the provider's name; ``None`` if all providers have the same rule.
     """
     with about(config):
         settings = _settings(config)
-        peppers: dict[str, str] = {}
+        rules: dict[str, _Rule] = {}
         for index, plugin in enumerate(settings.password_providers):
-            if "pepper" in plugin.config or plugin.module.endswith(_BCRYPT):
+            if "pepper" in plugin.config or plugin.module.endswith(_HASHES):
+                path = f"password_providers.{index}.config"
                 pepper = plugin.config.get("pepper", "")
                 if not isinstance(pepper, str):
-                    raise ConfigError(f"password_providers.{index}.config.pepper", "must be text")
-                peppers[plugin.name or _name_of(plugin.module)] = pepper
-        if name is None and len(set(peppers.values())) == 1:
-            name = next(iter(peppers))
-        if name not in peppers:
+                    raise ConfigError(f"{path}.pepper", "must be text")
+                normalize = plugin.config.get("normalize")
+                if normalize not in (None, True, False):
+                    raise ConfigError(f"{path}.normalize", "must be true or false")
+                rule = _Rule(pepper, normalize, settings.hashing)
+                rules[plugin.name or _name_of(plugin.module)] = rule
+        if name is None and len({rule[:2] for rule in rules.values()}) == 1:
+            name = next(iter(rules))
+        if name not in rules:
             asked = "give --provider" if name is None else f"{name} is not among them"
-            known = ", ".join(peppers) or "none"
-            raise ConfigError("", f"password providers that take bcrypt hashes: {known}; {asked}")
-    return _Rule(peppers[name], settings.hashing.rounds)
+            known = ", ".join(rules) or "none"
+            raise ConfigError("", f"password providers that take hashes: {known}; {asked}")
+    return rules[name]
 
 
 def _settings(config: Path) -> SharedConfig:

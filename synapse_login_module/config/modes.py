@@ -22,9 +22,11 @@ _SECRET_FILES = frozenset(
     (
         "authorization_file",
         "bind_password_file",
+        "headers_file",
         "password_file",
         "private_key_file",
         "secret_file",
+        "secrets_file",
     )
 )
 _CONNECTIONS = frozenset(("dsn", "postgresql"))

@@ -7,10 +7,18 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from synapse_login_module.config.validation import Duration, FilePath, Strict, validate
 from synapse_login_module.errors import Mistakes
+from synapse_login_module.hashes import NewHashes, argon2, bcrypt, check_limits
 from synapse_login_module.model import (
     APPLICATION_SERVICE,
     HomeserverPolicy,
@@ -123,9 +131,17 @@ class ProviderPlugin(Plugin):
     name: ProviderName | None = None
     deadline: PositiveDuration = 30_000
     circuit_breaker: CircuitBreakerConfig | None = None
+    one_time_codes: bool = False
     cache: CacheConfig | None = None
     on_unavailable: Literal["fail", "next"] = "fail"
     former_names: Annotated[tuple[ProviderName, ...], Field(strict=False)] = ()
+
+    @field_validator("cache")
+    @classmethod
+    def _caches_no_codes(cls, cache: CacheConfig | None, info: ValidationInfo) -> object:
+        if cache is not None and info.data.get("one_time_codes"):
+            raise ValueError("one_time_codes rules it out: a used code would be good again")
+        return cache
 
 
 class SharedTokens(Strict):
@@ -190,12 +206,45 @@ class RateLimits(Strict):
         return _rate(self.address), _rate(self.account), _rate(self.failed_attempts)
 
 
+class Argon2Config(Strict):
+    """The ``argon2:`` block of ``hashing:``. The defaults are OWASP's.
+
+    :param memory: in KiB.
+    """
+
+    memory: Annotated[int, Field(ge=8, le=2**18)] = 19_456
+    iterations: Annotated[int, Field(ge=1, le=1_000_000)] = 2
+    parallelism: Annotated[int, Field(ge=1, le=16)] = 1
+
+
+HashFormat = Literal["bcrypt", "argon2id"]
+
+
 class Hashing(Strict):
     """The ``hashing:`` block."""
 
     threads: Annotated[int, Field(ge=1, le=256)] | None = None
     queue: Annotated[int, Field(ge=0, le=100_000)] = 64
-    rounds: Annotated[int, Field(ge=4, le=31)] = 12
+    format: HashFormat = "bcrypt"
+    rounds: Annotated[int, Field(ge=4, le=bcrypt.MOST_COST)] = 12
+    argon2: Argon2Config = Argon2Config()
+
+    def new_hashes(self) -> NewHashes:
+        """Return how new hashes are made.
+
+        :raise ValueError: when the parameters do not fit, or a library is missing.
+        """
+        if self.format == "bcrypt":
+            return bcrypt.new_hashes(self.rounds)
+        cost = self.argon2
+        new = argon2.new_hashes(cost.memory, cost.iterations, cost.parallelism)
+        check_limits(new.kind)
+        return new
+
+    @model_validator(mode="after")
+    def _makes_hashes(self) -> Hashing:
+        self.new_hashes()
+        return self
 
 
 LogFormat = Literal["text", "json"]

@@ -9,9 +9,11 @@ from synapse_login_module.common.concurrency import at_once
 from synapse_login_module.common.daemon_thread import in_daemon_thread
 from synapse_login_module.config.settings import Hashing
 from synapse_login_module.doctor.running import Check
+from synapse_login_module.hashes import Kind
+from synapse_login_module.hashes.bcrypt import LEAST_COST, new_hashes
 from synapse_login_module.model import Finding
 from synapse_login_module.model.findings import good, in_milliseconds, in_units, warning
-from synapse_login_module.passwords import LEAST_COST, cores, hash_password
+from synapse_login_module.passwords import cores
 
 AREA = "hashing"
 _SLOW = 1.0
@@ -28,45 +30,61 @@ def check_hashing(hashing: Hashing, reactor: object) -> Check:
     threads = hashing.threads or cores()
 
     async def work() -> Sequence[Finding]:
-        return await _measure(hashing.rounds, threads, reactor)
+        return [await _measure(hashing, threads, reactor)]
 
-    return Check(AREA, "bcrypt", work)
+    return Check(AREA, hashing.format, work)
 
 
-async def _measure(rounds: int, threads: int, reactor: object) -> list[Finding]:
-    # A hash of a cost that was mistyped may take hours, so a cheap one is measured first.
-    trial = min(rounds, _TRIAL)
-    quick = min(await in_daemon_thread(reactor, lambda: _times(trial, _TRIALS)))
-    one = quick * 2 ** (rounds - trial)
+async def _measure(hashing: Hashing, threads: int, reactor: object) -> Finding:
+    kind = hashing.new_hashes().kind
+    at = f"at rounds {hashing.rounds}" if hashing.format == "bcrypt" else f"as {kind}"
+    one = await _estimate(hashing, kind, reactor)
     if one > _AFFORDABLE:
-        found = f"one hash takes about {in_units(one)} at rounds {rounds}"
+        found = f"one hash takes about {in_units(one)} {at}"
     else:
         number = max(1, int(_SAMPLE / one))
         times = await at_once(
             threads,
-            lambda _: in_daemon_thread(reactor, lambda: _times(rounds, number)),
+            lambda _: in_daemon_thread(reactor, lambda: _times(kind, number)),
             range(threads),
         )
         one = min(map(min, times))
         rate = threads * number / max(map(sum, times))
         found = (
-            f"one hash takes {in_milliseconds(one)} at rounds {rounds}: {rate:.1f} logins a second"
+            f"one hash takes {in_milliseconds(one)} {at}: {rate:.1f} logins a second"
             f" on {threads} {'thread' if threads == 1 else 'threads'}"
         )
-    if rounds < LEAST_COST:
-        advice = f"set hashing.rounds to {LEAST_COST} or more: stolen hashes are guessed too fast"
-        return [warning("bcrypt", found, advice)]
+    if kind.memory:
+        found += f", with up to {threads * kind.memory / 2**20:.0f} MiB of memory"
+    what = hashing.format
+    key = "hashing.rounds" if hashing.format == "bcrypt" else "hashing.argon2"
+    if kind.is_weak:
+        more = f"{key} to {LEAST_COST} or more" if what == "bcrypt" else f"more in {key}"
+        return warning(what, found, f"set {more}: stolen hashes are guessed too fast")
     if one > _SLOW:
-        return [warning("bcrypt", found, f"set hashing.rounds to {_affordable(rounds, one)}")]
-    return [good("bcrypt", found)]
+        rounds = _affordable(hashing.rounds, one)
+        less = f"{key} to {rounds}" if what == "bcrypt" else f"less in {key}"
+        return warning(what, found, f"set {less}")
+    return good(what, found)
 
 
-def _times(rounds: int, number: int) -> list[float]:
+async def _estimate(hashing: Hashing, kind: Kind, reactor: object) -> float:
+    """Return about how many seconds one hash takes.
+
+    One of high cost may take seconds, so with bcrypt a cheap one is measured.
+    """
+    trial = min(hashing.rounds, _TRIAL)
+    tried = new_hashes(trial).kind if hashing.format == "bcrypt" else kind
+    quick = min(await in_daemon_thread(reactor, lambda: _times(tried, _TRIALS)))
+    return quick * kind.seconds / tried.seconds
+
+
+def _times(kind: Kind, number: int) -> list[float]:
     """Hash some times; return how many seconds each took."""
     times = []
     for _ in range(number):
         began = time.perf_counter()
-        hash_password(_TRIAL_PASSWORD, "", rounds)
+        kind.decoy(_TRIAL_PASSWORD)
         times.append(time.perf_counter() - began)
     return times
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
+from synapse_login_module.hashes import Kind
 from synapse_login_module.model import (
     Account,
     AccountStatus,
@@ -96,29 +97,32 @@ class IHashing(Interface):
     it has waited too long. Cancelling a Deferred saves its work, unless that has begun.
     """
 
-    cost: int = Attribute("The bcrypt cost of new hashes (a logarithm to base 2).")
+    kind: Kind = Attribute("The kind of new hashes.")
 
     def check(
-        password: str, password_hash: str, pepper: str, normalize: bool = True
+        password: str, password_hash: str, pepper: str, normalize: bool | None = None
     ) -> Deferred[bool]:
-        """Check a password against a bcrypt hash.
+        """Check a password against a hash of any format of :mod:`synapse_login_module.hashes`.
 
-        :param normalize: whether to normalise the password to NFKC first, as Synapse does and other
-            programs do not.
-        :return: fires with whether the password is right. A hash that bcrypt does not accept
-            matches no password, and takes as long as a decoy.
+        :param normalize: whether to normalise the password to NFKC first. ``None`` is the rule of
+            the format: bare bcrypt is Synapse's, which does; other programs do not.
+        :return: fires with whether the password is right. A hash that cannot be used matches no
+            password, and takes as long as a decoy.
         """
 
-    def hash(password: str, pepper: str) -> Deferred[str]:
-        """Hash a password with bcrypt, by Synapse's rule, at the cost ``cost``."""
+    def hash(password: str, pepper: str, normalize: bool | None = None) -> Deferred[str]:
+        """Make a hash of the kind ``kind``.
+
+        :param normalize: whether to normalise the password first. ``None`` is the rule of the kind.
+        """
 
     def decoy(password: str) -> Deferred[None]:
         """Take as long as a check of a wrong password."""
 
-    def report_cost(cost: int, source: object = None) -> None:
-        """Report the bcrypt cost of most hashes in use, so that a decoy takes as long.
+    def report_kind(kind: Kind, source: object = None) -> None:
+        """Report the kind of most hashes in use, so that a decoy takes as long.
 
-        :param cost: a logarithm to base 2.
+        :param kind: what :func:`synapse_login_module.hashes.parse_hash` says of such a hash.
         :param source: the owner of these hashes. Its latest report counts. Of several sources, the
-            highest cost counts.
+            slowest kind counts.
         """

@@ -122,10 +122,16 @@ class BackendClient:
         self._client = HTTPClient(agent, no_cookies)
 
     def request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        may_repeat: bool = True,
     ) -> Deferred[BackendResponse]:
         """Send a request, a second time if the server closes a connection without a response.
 
+        :param may_repeat: whether the request may be sent a second time.
         :return: fires with the response, whatever its status. Fails with
             :class:`~synapse_login_module.errors.ProviderUnavailable`, whose message has no part of
             the request or of the response.
@@ -142,7 +148,7 @@ class BackendClient:
             return Failure(ProviderUnavailable(f"no whole answer in {seconds} seconds"))
 
         sent = Headers({name: [value] for name, value in headers.items()})
-        asked = Deferred.fromCoroutine(self._request(method, url, sent, body))
+        asked = Deferred.fromCoroutine(self._request(method, url, sent, body, may_repeat))
         asked.addTimeout(self._limits.total, self._reactor, onTimeoutCancel=too_late)
         return asked.addBoth(over).addErrback(_unavailable)
 
@@ -152,12 +158,13 @@ class BackendClient:
         return closed
 
     async def _request(
-        self, method: str, url: str, headers: Headers, body: bytes | None
+        self, method: str, url: str, headers: Headers, body: bytes | None, may_repeat: bool
     ) -> BackendResponse:
         try:
             return await self._exchange(method, url, headers, body)
         except (ResponseNeverReceived, RequestTransmissionFailed) as error:
-            if not any(reason.check(ConnectionDone, ConnectionLost) for reason in error.reasons):
+            closed = any(reason.check(ConnectionDone, ConnectionLost) for reason in error.reasons)
+            if not (may_repeat and closed):
                 raise
             # The server may have closed a kept connection at that moment: retry on another one.
             return await self._exchange(method, url, headers, body)

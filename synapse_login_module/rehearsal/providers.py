@@ -9,12 +9,14 @@ from zope.interface import implementer
 
 from synapse_login_module.config.settings import ProviderPlugin
 from synapse_login_module.errors import InvalidCredentials, Overloaded, ProviderUnavailable
+from synapse_login_module.hashes import Kind
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier
+from synapse_login_module.passwords import call_collecting_kinds
 from synapse_login_module.rehearsal.steps import Trace
 
 _REJECTED = {
-    "no_usable_hash": "rejected the password: the stored hash is none that bcrypt takes",
+    "no_usable_hash": "rejected the password: the stored hash cannot be used",
     "bad_user_id": "accepted the password, but the account's name makes no valid user ID",
 }
 
@@ -55,8 +57,10 @@ class TracedProvider:
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
         started = self._clock()
+        kinds: list[Kind] = []
 
         def tell(outcome: str, text: str) -> None:
+            stored = {"stored_hash": str(kinds[-1])} if kinds else {}
             self._trace.add(
                 "provider",
                 f"{self.name}, asked for {identifier}, {text}",
@@ -64,12 +68,15 @@ class TracedProvider:
                 provider=self.name,
                 asked_for=str(identifier),
                 outcome=outcome,
+                **stored,
             )
 
         try:
-            account = await self._inner.authenticate(identifier, password)
+            account = await call_collecting_kinds(
+                kinds, self._inner.authenticate, identifier, password
+            )
         except InvalidCredentials as error:
-            said = _REJECTED.get(error.reason, "rejected the password")
+            said = _REJECTED.get(error.reason, f"rejected the password{_of(kinds)}")
             tell("rejected", said + self._final())
             raise
         except ProviderUnavailable as error:
@@ -84,7 +91,7 @@ class TracedProvider:
         if account is None:
             tell("unknown", f"does not know it{self._next()}")
             return None
-        tell("accepted", "accepted the password")
+        tell("accepted", f"accepted the password{_of(kinds)}")
         subject = account.subject or account.user_id
         status = "" if account.status is None else f": {account.status.value}"
         self._trace.add(
@@ -131,6 +138,11 @@ class TracedProvider:
         if self._passes_outages:
             return self._next()
         return "; the login fails with it (on_unavailable is not next)" if self._following else ""
+
+
+def _of(kinds: Sequence[Kind]) -> str:
+    """Say what the stored hash is, if one was checked."""
+    return f", whose stored hash is {kinds[-1]}" if kinds else ""
 
 
 def tracing(

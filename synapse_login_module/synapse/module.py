@@ -31,7 +31,7 @@ from synapse_login_module.errors import ConfigError
 from synapse_login_module.login import LoginService
 from synapse_login_module.metrics.prometheus import metrics_of_synapse
 from synapse_login_module.model import Client, TokenPolicy, UserId
-from synapse_login_module.passwords import OwnCostHashing
+from synapse_login_module.passwords import OwnDecoysHashing
 from synapse_login_module.plugin import Environment
 from synapse_login_module.synapse import compat, watching
 from synapse_login_module.synapse.accounts import HomeserverAccounts
@@ -126,7 +126,8 @@ class SynapseLoginModule:
             metrics=metrics,
         )
         try:
-            providers = compose.build_providers(parsed.providers, environment)
+            plugins = parsed.config.password_providers
+            providers = compose.build_providers(plugins, parsed.providers, environment)
         except ConfigError as error:
             raise SynapseConfigError(str(error)) from None
         self._start([self._hashing, *providers])
@@ -154,7 +155,7 @@ class SynapseLoginModule:
             self._homeserver, parsed.config, providers, chain, ending, reactor, metrics
         )
         local = SynapsePasswordProvider(
-            None, replace(environment, hashing=OwnCostHashing(self._hashing))
+            None, replace(environment, hashing=OwnDecoysHashing(self._hashing))
         )
         self._accounts = HomeserverAccounts(
             chain,

@@ -11,6 +11,9 @@ from twisted.logger import Logger
 from zope.interface import implementer, provider
 
 from synapse_login_module.errors import ConfigError, InvalidCredentials
+from synapse_login_module.hashes import Kind, check_limits
+from synapse_login_module.hashes.bcrypt import parse
+from synapse_login_module.hashes.common import MostCommon
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import (
     Account,
@@ -18,7 +21,6 @@ from synapse_login_module.model import (
     Identifier,
     UserIdentifier,
 )
-from synapse_login_module.passwords import MostCommonCost, cost_of
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.user_tables import LocalPassword, local_password
@@ -43,7 +45,7 @@ class SynapsePasswordProvider:
             raise ConfigError("", "this provider works only in the module inside Synapse")
         self._homeserver: Homeserver = environment.homeserver
         self._hashing = environment.hashing
-        self._costs = MostCommonCost()
+        self._kinds = MostCommon[Kind]()
         self._server_name = environment.server_name
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
@@ -64,7 +66,8 @@ class SynapsePasswordProvider:
             return None
         user_id, password_hash = found.user_id, found.password_hash
         try:
-            cost = cost_of(password_hash)
+            kind = parse(password_hash).kind
+            check_limits(kind)
         except ValueError:
             self.log.warn(
                 "{user_id} cannot log in: its stored hash is none that bcrypt takes",
@@ -72,7 +75,7 @@ class SynapsePasswordProvider:
             )
             await self._hashing.decoy(password)
             raise InvalidCredentials("no_usable_hash", user_id) from None
-        self._hashing.report_cost(self._costs.seen(user_id, cost), self)
+        self._hashing.report_kind(self._kinds.seen(user_id, kind), self)
         if not await self._hashing.check(password, password_hash, self._homeserver.pepper):
             raise InvalidCredentials(user_id=user_id)
         return Account(user_id, is_local=True)

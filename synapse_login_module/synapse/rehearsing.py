@@ -86,7 +86,9 @@ async def _walk(
         installation.server_name, hashing, reactor, homeserver=synapse
     )
     config = installation.config
-    providers = compose.build_providers(installation.plugins, environment)
+    providers = compose.build_providers(
+        config.password_providers, installation.plugins, environment
+    )
     for each in providers:
         start(each)
     accounts = HomeserverAccounts(

@@ -10,9 +10,11 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from synapse_login_module.errors import InvalidCredentials
+from synapse_login_module.hashes import Kind, NewHashes
+from synapse_login_module.hashes.bcrypt import new_hashes
 from synapse_login_module.interfaces import IHashing, IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Identifier, TokenPolicy
-from synapse_login_module.passwords import check_password, hash_password
+from synapse_login_module.passwords import check_password, make_hash
 from synapse_login_module.plugin import Environment
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
 
@@ -24,19 +26,24 @@ class FakeHashing:
     """Hashes at once, on the caller's thread.
 
     :ivar decoys: the passwords that decoys were requested for.
-    :ivar costs: the costs that were reported.
-    :ivar cost: the bcrypt cost of new hashes (a logarithm to base 2).
+    :ivar kinds: the kinds that were reported.
+    :ivar new: how new hashes are made.
     :ivar failure: while it is set, every Deferred fails with it.
     """
 
     def __init__(self) -> None:
         self.decoys: list[str] = []
-        self.costs: list[int] = []
-        self.cost = 4
+        self.kinds: list[Kind] = []
+        self.new: NewHashes = new_hashes(4)
         self.failure: Exception | None = None
 
+    @property
+    def kind(self) -> Kind:
+        """The kind of new hashes."""
+        return self.new.kind
+
     def check(
-        self, password: str, password_hash: str, pepper: str, normalize: bool = True
+        self, password: str, password_hash: str, pepper: str, normalize: bool | None = None
     ) -> Deferred[bool]:
         """Check a password at once."""
         if self.failure is not None:
@@ -46,11 +53,11 @@ class FakeHashing:
         except ValueError:
             return self.decoy(password).addCallback(lambda _: False)
 
-    def hash(self, password: str, pepper: str) -> Deferred[str]:
+    def hash(self, password: str, pepper: str, normalize: bool | None = None) -> Deferred[str]:
         """Hash a password at once."""
         if self.failure is not None:
             return fail(self.failure)
-        return succeed(hash_password(password, pepper, self.cost))
+        return succeed(make_hash(password, pepper, self.new, normalize))
 
     def decoy(self, password: str) -> Deferred[None]:
         """Record the password."""
@@ -59,9 +66,9 @@ class FakeHashing:
         self.decoys.append(password)
         return succeed(None)
 
-    def report_cost(self, cost: int, source: object = None) -> None:
-        """Record the cost."""
-        self.costs.append(cost)
+    def report_kind(self, kind: Kind, source: object = None) -> None:
+        """Record the kind."""
+        self.kinds.append(kind)
 
 
 @implementer(IPasswordProvider)

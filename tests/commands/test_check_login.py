@@ -174,7 +174,7 @@ class SQLiteForetoldTests(ForetellingCase):
             (403, "no provider knows the name", "nobody", RIGHT),
             (403, "another server", elsewhere, ALICE_PASSWORD),
             (403, "no valid user ID", "no user", RIGHT),
-            (403, "none that bcrypt takes", "broken", RIGHT),
+            (403, "the stored hash cannot be used", "broken", RIGHT),
             (400, "not a telephone number", "+44", RIGHT),
         )
         self.assertIn("final, so bcrypt and sql would not be asked", wrong.texts)
@@ -197,9 +197,11 @@ class SQLiteForetoldTests(ForetellingCase):
         )
 
     async def test_rehash(self) -> None:
-        """A login renews a hash of a low cost, and to foretell it does not."""
+        """A login renews a hash of a low cost, and to foretell it does not, but says what it is."""
         before = self.hashes()
-        self.assertEqual((await self.foretell("sam")).status, 200)
+        foretold = await self.foretell("sam")
+        self.assertEqual(foretold.status, 200)
+        self.assertIn("accepted the password, whose stored hash is bcrypt cost=4", foretold.texts)
         self.assertEqual(self.hashes(), before)
         await log_in(self.port, "sam", RIGHT)
         await until(lambda: self.hashes() != before, "a new hash")

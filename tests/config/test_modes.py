@@ -87,13 +87,14 @@ class ModesTests(SynchronousTestCase):
         password = self.file("password", 0o604)
         users = self.file("users.yaml", 0o660)
         database = self.file("sessions.db", 0o644)
-        config = self.provider(path="users.yaml", authorization_file="password")
+        keys = ("authorization_file", "headers_file", "secrets_file")
+        config = self.provider(path="users.yaml", **dict.fromkeys(keys, "password"))
         where = "password_providers.0.config"
         self.assertEqual(
             self.warnings(0o602, config),
             [
                 f"everybody may write to the file: chmod o-w {self.folder / 'config.yaml'}",
-                f"{where}.authorization_file: everybody can read it: chmod o-rwx {password}",
+                *(f"{where}.{key}: everybody can read it: chmod o-rwx {password}" for key in keys),
                 f"{where}.path: {users}: its group may write to it, and so log in as any account:"
                 f" chmod go-w {users}",
                 f"token_store.config.path: {database}: everybody can read the sessions: chmod o-rwx"

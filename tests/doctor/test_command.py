@@ -96,11 +96,24 @@ class HashingTests(DoctorCase):
     async def test_dear(self) -> None:
         """A cost that was mistyped is estimated, and what to set is a cost that is fast enough."""
         findings = await run_checks(
-            [hashing.check_hashing(Hashing(rounds=31), reactor)], reactor, 30
+            [hashing.check_hashing(Hashing(rounds=16), reactor)], reactor, 30
         )
         one = self.assert_line(findings, Level.WARNING, "hashing", "about", "set hashing.rounds to")
         advised = int(one.advice.rpartition(" ")[2])
         self.assertTrue(10 <= advised < 20, one)
+
+    async def test_argon2id(self) -> None:
+        """With Argon2id, its parameters and the memory of all threads are told."""
+        for memory, level, advice in (
+            (19_456, Level.OK, ""),
+            (1024, Level.WARNING, "set more in hashing.argon2"),
+        ):
+            argon2 = {"memory": memory}
+            config = Hashing.model_validate({"format": "argon2id", "threads": 2, "argon2": argon2})
+            findings = await run_checks([hashing.check_hashing(config, reactor)], reactor, 30)
+            said = f"as argon2id m={memory} t=2 p=1"
+            found = self.assert_line(findings, level, "hashing", said, advice)
+            self.assertIn(f"with up to {2 * memory // 1024} MiB of memory", found.found)
 
 
 class SystemTests(DoctorCase):

@@ -257,6 +257,21 @@ class HTTPDoctorTests(ProviderDoctorCase):
         found = "the service answered 401"
         self.assert_line(findings, Level.FAILED, "provider http", found, "authorization_file")
 
+    async def test_wrong_headers(self) -> None:
+        """A service that refuses the secret headers names their file."""
+        (self.folder / "headers").write_text(f"X-Key: {SECRET}\n")
+        (self.folder / "headers").chmod(0o600)
+        url = self.serve(Service(403))
+        findings = await self.examine(HTTP, endpoint=url, headers_file="headers")
+        self.assert_line(findings, Level.WARNING, "provider http", "403", "in headers_file")
+
+    async def test_basic(self) -> None:
+        """A service with Basic authentication refuses a GET without a user, as it should."""
+        request = {"user": "{localpart}", "password": "{password}"}
+        url = self.serve(Service(401))
+        findings = await self.examine(HTTP, url=url, encoding="basic", request=request)
+        self.assert_line(findings, Level.OK, "provider http", "without a user, as it should", "")
+
     async def test_everybody_exists(self) -> None:
         """A service that knows an account that does not exist is a warning."""
         url = self.serve(Service(200, b'{"status": "active"}'))
@@ -461,7 +476,7 @@ class FileDoctorTests(ProviderDoctorCase):
         """Hashes of a low cost are a warning."""
         path = self.write_users(alice={"password_hash": CHEAP_HASH})
         findings = await self.examine(BCRYPT, path=path)
-        found = "1 with a cost below 10"
+        found = "1 that are guessed fast if stolen: bcrypt cost=4"
         self.assert_line(findings, Level.WARNING, "provider bcrypt", found, "hash-password")
 
     async def test_modes(self) -> None:

@@ -11,10 +11,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module import passwords
 from synapse_login_module.common import thread_pool
 from synapse_login_module.config.settings import RateLimits
 from synapse_login_module.errors import Overloaded, RateLimited
+from synapse_login_module.hashes import Kind
+from synapse_login_module.hashes.bcrypt import new_hashes
 from synapse_login_module.limits.login import LoginLimits
 from synapse_login_module.model import Client
 from synapse_login_module.passwords import HashingPool, call_hashing_for
@@ -50,8 +51,8 @@ class FloodTests(SynchronousTestCase):
         self.clock = Clock()
         threads = SimulatedThreads(self.clock)
         self.patch(thread_pool, "Threads", lambda *_: threads)
-        self.patch(passwords, "hash_password", lambda *_: "")
-        self.pool = HashingPool(threads, _THREADS, 64, 12, clock=self.clock.seconds)
+        self.patch(Kind, "decoy", lambda kind, password: None)
+        self.pool = HashingPool(threads, _THREADS, 64, new_hashes(12), clock=self.clock.seconds)
         self.pool.startService()
         self.limits = LoginLimits(*RateLimits().rates(), self.clock.seconds)
         self.outcomes: dict[str, Counter[str]] = {

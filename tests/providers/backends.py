@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from twisted.internet.defer import maybeDeferred
 from twisted.web.resource import Resource
@@ -30,6 +31,7 @@ class Seen:
     headers: Mapping[str, str]
     body: Any
     connection: int
+    method: str
 
 
 @dataclass
@@ -37,6 +39,7 @@ class AccountService:
     """What the tests' HTTP service knows and does.
 
     :ivar ignores_case: whether it takes a name however its letters are written.
+    :ivar by_code: whether it says by 401 alone that a password is wrong.
     :ivar answer: in the place of its own answers: a status and a body.
     :ivar headers: sent with every answer.
     :ivar held: while it is a list, requests go there and stay unanswered.
@@ -58,6 +61,7 @@ class AccountService:
     )
     unknown_code: int | None = None
     ignores_case: bool = False
+    by_code: bool = False
     answer: tuple[int, bytes] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     held: list[Request] | None = None
@@ -75,7 +79,7 @@ class AccountService:
         if path == "/_matrix-internal/identity/v1/check_credentials":
             user_id, password = body["user"]["id"], body["user"]["password"]
             return self._checked(user_id, password)
-        if path == "/login":
+        if path in ("/login", "/basic"):
             given = body["who"]
             user_id = {**self.emails, **self.phones}.get(given, f"@{given}:{SERVER}")
             return self._checked(user_id, body["secret"])
@@ -86,8 +90,25 @@ class AccountService:
         if known is None and self.unknown_code is not None:
             return self.unknown_code, {"error": "no such user"}
         if known != password:
-            return 200, {"auth": {"success": False}}
+            return (401 if self.by_code else 200), {"auth": {"success": False}}
         return 200, {"auth": {"success": True, "mxid": user_id, "profile": self.profile}}
+
+
+def body_of(request: Request) -> Any:
+    """What a request sends as JSON, as a form, or as the user of Basic authentication."""
+    assert request.content is not None
+    text = request.content.read()
+    kind = request.getHeader("content-type")
+    if text and kind == "application/x-www-form-urlencoded":
+        given = parse_qsl(text.decode("ascii"), keep_blank_values=True, strict_parsing=True)
+        return dict(given)
+    if text:
+        return json.loads(text)
+    scheme, _, pair = (request.getHeader("authorization") or "").partition(" ")
+    if scheme == "Basic":
+        user, _, password = base64.b64decode(pair, validate=True).decode("utf-8").partition(":")
+        return {"who": user, "secret": password}
+    return None
 
 
 class ServiceResource(Resource):
@@ -102,15 +123,13 @@ class ServiceResource(Resource):
     def render(self, request: Request) -> Any:
         """Answer."""
         service = self._service
-        assert request.content is not None
-        text = request.content.read()
-        body = json.loads(text) if text else None
+        body = body_of(request)
         path = unquote(request.path.decode("ascii"))
         headers = {
             name.decode().lower(): values[-1].decode()
             for name, values in request.requestHeaders.getAllRawHeaders()
         }
-        service.seen.append(Seen(path, headers, body, id(request.channel)))
+        service.seen.append(Seen(path, headers, body, id(request.channel), request.method.decode()))
         for name, value in service.headers.items():
             request.setHeader(name, value)
         if service.held is not None and path.startswith(service.holds):

@@ -12,12 +12,15 @@ from cryptography.hazmat.primitives import serialization
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel
+from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module import compose
-from synapse_login_module.config.settings import ProviderPlugin
+from synapse_login_module import compose, testing
+from synapse_login_module.config.settings import ModuleConfig, ProviderPlugin
+from synapse_login_module.config.validation import validate
 from synapse_login_module.errors import ConfigError, ProviderUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import AccountStatus
+from synapse_login_module.plugin import Environment
 from tests.providers.backends import AccountService, HTTPBackend
 from tests.providers.case import PASSWORD, WONDERLAND, lines, user
 from tests.providers.served import PROVIDERS, ComposedCase
@@ -81,13 +84,14 @@ class ServerTests(ComposedCase):
                 self.assertEqual((code, answer), (403, wrong))
                 self.assertIn(f"reason={reason}", lines(events, LogLevel.info)[-1])
             self.assertEqual((await self.post("login", body))[0], 429)
+        unusable = "its hash cannot be used:"
         self.assertEqual(
             [line for line in lines(events) if "cannot log in" in line],
             [
                 f"sql: {name!r} cannot log in: {problem}"
                 for name, problem in (
-                    *(("alice", "its hash is none that bcrypt takes"),) * 2,
-                    *(("bob", "its hash is none that bcrypt takes"),) * 2,
+                    *(("alice", f"{unusable} an entry in plain text, or of no known kind"),) * 2,
+                    *(("bob", f"{unusable} a bcrypt hash that is cut short or damaged"),) * 2,
                     *(("käse", "its name makes no user ID"),) * 2,
                 )
             ],
@@ -191,6 +195,37 @@ class ServerTests(ComposedCase):
         for _ in range(3):
             self.assertEqual(await self.log_in("alice"), (200, ALICE))
         self.assertEqual(len(backend.service.seen), 1)
+
+
+class OneTimeCodesTests(SynchronousTestCase):
+    """``one_time_codes`` of an entry."""
+
+    def test_cache(self) -> None:
+        """A cache is refused with it: a used code would be good again."""
+        entry = {"module": "a.b", "one_time_codes": True, "cache": {"lifetime": "1m"}}
+        with self.assertRaises(ConfigError) as raised:
+            validate(ModuleConfig, {"password_providers": [entry]})
+        self.assertEqual(
+            str(raised.exception),
+            "password_providers.0.cache: one_time_codes rules it out: a used code would be good"
+            " again",
+        )
+        for good in ({"one_time_codes": False}, {"cache": None}):
+            validate(ModuleConfig, {"password_providers": [{**entry, **good}]})
+
+    def test_told(self) -> None:
+        """Only the provider of that entry is told."""
+        told: list[bool] = []
+
+        class Told:
+            def __init__(self, config: object, environment: Environment) -> None:
+                told.append(environment.one_time_codes)
+
+        plugins = [
+            ProviderPlugin(module="a.b", one_time_codes=codes) for codes in (False, True, False)
+        ]
+        compose.build_providers(plugins, [(Told, None)] * 3, testing.environment())
+        self.assertEqual(told, [False, True, False])
 
 
 class WrapTests(ComposedCase):

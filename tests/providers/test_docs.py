@@ -35,7 +35,15 @@ DOCS = REPOSITORY / "docs" / "providers"
 PAGES = [
     DOCS / f"{name}.rst"
     for name in (
-        *("cred", "files", "http", "pam", "resilience", "saslauthd", "sql"),
+        "applications",
+        "cred",
+        "files",
+        "http",
+        "pam",
+        "resilience",
+        "saslauthd",
+        "second-factors",
+        "sql",
         "writing-a-provider",
     )
 ]
@@ -110,6 +118,9 @@ class ConfigTests(SynchronousTestCase):
         (self.folder / "passwords").write_text("alice:wonderland\n")
         (self.folder / "mysql-password").write_text("a long random password\n")
         (self.folder / "service.secret").write_text("Bearer 3f9c\n")
+        (self.folder / "keycloak.secrets").write_text("client: 3f9c\n")
+        (self.folder / "xenforo.headers").write_text("XF-Api-Key: 3f9c\n")
+        (self.folder / "nextcloud.secret").write_text("Basic YWRtaW46M2Y5Yw==\n")
         authority = Authority()
         own = authority.sign("127.0.0.1")
         (self.folder / "accounts-ca.pem").write_bytes(authority.certificate)
@@ -142,7 +153,7 @@ class ConfigTests(SynchronousTestCase):
             plan = self.check(self.here(block.text))
             build_backends(plan, reactor)
             checked += 1
-        self.assertEqual(checked, 11)
+        self.assertEqual(checked, 28)
 
     def test_module(self) -> None:
         """The module inside Synapse takes its block; what is configured is what was before."""
@@ -157,7 +168,7 @@ class ConfigTests(SynchronousTestCase):
     def test_every_key(self) -> None:
         """Every key that a provider takes is in its page's list."""
         for page, name, keys in (
-            ("http.rst", "http.config", "_Keys"),
+            ("http.rst", "http.keys", "Keys"),
             ("sql.rst", "sql.config", "_Keys"),
             ("sql.rst", "sql.mysql_server", "MySQLKeys"),
             ("cred.rst", "cred", "_Keys"),

@@ -26,6 +26,8 @@ from synapse_login_module.errors import (
     InvalidCredentials,
     Overloaded,
 )
+from synapse_login_module.hashes import parse_hash
+from synapse_login_module.hashes.bcrypt import new_hashes
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import (
     Account,
@@ -338,9 +340,9 @@ class BcryptProviderTests(BcryptTestCase):
             "carol": an_account(hash_password("y", "", 5)),
         }
         BcryptProvider(BcryptProvider.parse_config({"users": users}, Path()), environment)
-        self.assertEqual(hashing.costs, [5])
+        self.assertEqual(hashing.kinds, [new_hashes(5).kind])
         BcryptProvider(BcryptProvider.parse_config({"users": {}}, Path()), environment)
-        self.assertEqual(hashing.costs, [5])
+        self.assertEqual(hashing.kinds, [new_hashes(5).kind])
 
 
 class BcryptConfigTests(BcryptTestCase):
@@ -524,11 +526,12 @@ class DirectoryTests(SynchronousTestCase):
         self.read(**{"a" * 255: an_account(), "alice=/+._-": an_account()})
 
     def test_usual_cost(self) -> None:
-        """The usual cost is that of most hashes; without hashes it is ``None``."""
+        """Hashes are counted by their kind."""
         costly = hash_password("x", "", 5)
         directory = self.read(a=an_account(costly), b=an_account(), c=an_account(BUILDER))
-        self.assertEqual(directory.usual_cost, 4)
-        self.assertIsNone(self.read().usual_cost)
+        cheap = parse_hash(BUILDER).kind
+        self.assertEqual(directory.kinds, {cheap: 2, parse_hash(costly).kind: 1})
+        self.assertEqual(self.read().kinds, {})
 
 
 class ReloadTests(BcryptTestCase):
@@ -687,7 +690,7 @@ class ReloadTests(BcryptTestCase):
         """The new cost of the hashes is reported."""
         self.write({"alice": an_account(hash_password("x", "", 5))})
         self.assertTrue(self.knows("alice", "x"))
-        self.assertEqual(self.hashing.costs, [4, 5])
+        self.assertEqual(self.hashing.kinds, [new_hashes(cost).kind for cost in (4, 5)])
 
     def test_changed_while_reading(self) -> None:
         """A change that comes while the file is read is not missed."""

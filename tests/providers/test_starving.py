@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from synapse_login_module import testing
 from synapse_login_module.errors import Overloaded, ProviderBusy, ProviderUnavailable
+from synapse_login_module.hashes.bcrypt import new_hashes
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import AccountStatus
 from synapse_login_module.passwords import HashingPool
@@ -68,7 +69,7 @@ class StarvingTests(StarvingCase):
     """A hundred logins that hang, and others that do not."""
 
     def setUp(self) -> None:
-        self.hashing = HashingPool(reactor, 2, 2 * CROWD, 4)
+        self.hashing = HashingPool(reactor, 2, 2 * CROWD, new_hashes(4))
         self.hashing.startService()
         self.addCleanup(self.hashing.stopService)
 

@@ -85,7 +85,7 @@ class TracedProviderTests(SynchronousTestCase):
         """A stored hash that cannot be used is told apart from a wrong password."""
         self.inner.failure = InvalidCredentials("no_usable_hash")
         self.failureResultOf(self.ask(), InvalidCredentials)
-        self.assertIn("the stored hash is none that bcrypt takes", self.only_step().text)
+        self.assertIn("the stored hash cannot be used", self.only_step().text)
 
     def test_unknown(self) -> None:
         """After a name that it does not know, the next provider is asked."""

@@ -43,9 +43,15 @@ BAD_HASHES = (
     CHEAP_HASH.replace("$04$", "$+4$"),
     CHEAP_HASH.replace("$04$", "$99$"),
     CHEAP_HASH.replace("$04$", "$\u0660\u0664$"),
-    "$argon2id$v=19$m=65536,t=3,p=4$" + "a" * 22 + "$" + "b" * 43,
+    CHEAP_HASH.replace("$04$", "$31$"),
+    "$argon2id$v=16",
+    "$argon2d$v=19$m=65536,t=3,p=4$" + "a" * 22 + "$" + "b" * 43,
+    "$argon2id$v=19$m=4194304,t=3,p=4$" + "a" * 22 + "$" + "b" * 43,
+    "$y$jzT$" + "a" * 22 + "$" + "b" * 43,
+    "{SHA}" + "a" * 27 + "=",
+    "d" * 32,
 )
-"""Texts that are not bcrypt hashes."""
+"""Texts that are no hashes, or none that can be used."""
 
 
 def broken_configs(folder: Path) -> Iterator[Broken]:

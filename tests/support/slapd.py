@@ -36,6 +36,7 @@ modulepath {modules}
 moduleload back_mdb
 moduleload memberof
 moduleload ppolicy
+{more_modules}
 {tls}
 sizelimit 500
 # A bind with a name and no password succeeds here, so a client must not send one.
@@ -61,6 +62,7 @@ index objectClass,uid,mail eq
 overlay memberof
 overlay ppolicy
 ppolicy_default "cn=policy,{suffix}"
+{more_overlays}
 access to attrs=userPassword by anonymous auth by * none
 access to * by dn.exact="{reader_dn}" read {anonymous}
 """
@@ -105,11 +107,17 @@ class Slapd:
 
     :param certificate: its certificate; without one it has no TLS.
     :param anonymous: whether anonymous clients may read the tree.
+    :param overlays: more overlays, each with a module of the same name.
     :ivar port: the port for LDAP.
     :ivar tls_port: the port for LDAP over TLS.
     """
 
-    def __init__(self, certificate: Certificate | None = None, anonymous: bool = False) -> None:
+    def __init__(
+        self,
+        certificate: Certificate | None = None,
+        anonymous: bool = False,
+        overlays: Sequence[str] = (),
+    ) -> None:
         if shutil.which("slapd", path=_PATH) is None or shutil.which("ldapmodify") is None:
             raise SkipTest("slapd and ldap-utils are not installed")
         self._folder = Path(tempfile.mkdtemp(prefix="slapd-"))
@@ -124,7 +132,7 @@ class Slapd:
             env={"PATH": _PATH},
         )
         atexit.register(self.remove)
-        self._write_config(certificate, anonymous)
+        self._write_config(certificate, anonymous, overlays)
 
     @property
     def url(self) -> str:
@@ -160,7 +168,9 @@ class Slapd:
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _write_config(self, certificate: Certificate | None, anonymous: bool) -> None:
+    def _write_config(
+        self, certificate: Certificate | None, anonymous: bool, overlays: Sequence[str]
+    ) -> None:
         (self._folder / "data").mkdir()
         tls = ""
         if certificate is not None:
@@ -172,6 +182,8 @@ class Slapd:
                 schemas=_SCHEMAS,
                 modules=_MODULES,
                 tls=tls,
+                more_modules="\n".join(f"moduleload {each}" for each in overlays),
+                more_overlays="\n".join(f"overlay {each}" for each in overlays),
                 suffix=SUFFIX,
                 folder=self._folder,
                 root_dn=ROOT_DN,

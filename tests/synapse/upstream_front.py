@@ -17,6 +17,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from synapse_login_module import SynapseLoginModule, compose
+from synapse_login_module.hashes import Kind
+from synapse_login_module.hashes.bcrypt import new_hashes
 from synapse_login_module.synapse import provider, watching
 
 CONFIG = {
@@ -33,20 +35,20 @@ CONFIG = {
 class Hashing:
     """Hashes as the AuthHandler of Synapse's tests does, which is cheap, and at once."""
 
-    cost = 4
+    kind = new_hashes(4).kind
 
     def check(
-        self, password: str, stored: str, pepper: str, normalize: bool = True
+        self, password: str, stored: str, pepper: str, normalize: bool | None = None
     ) -> Deferred[bool]:
         return succeed(_hash(password) == stored)
 
-    def hash(self, password: str, pepper: str) -> Deferred[str]:
+    def hash(self, password: str, pepper: str, normalize: bool | None = None) -> Deferred[str]:
         return succeed(_hash(password))
 
-    def decoy(self, password: str, cost: int | None = None) -> Deferred[None]:
+    def decoy(self, password: str, kind: Kind | None = None) -> Deferred[None]:
         return succeed(None)
 
-    def report_cost(self, cost: int, source: object = None) -> None:
+    def report_kind(self, kind: Kind, source: object = None) -> None:
         return None
 
 
@@ -85,8 +87,8 @@ def install() -> None:
     # Those tests have a clock of their own, and nothing may be left in the reactor's after one.
     watch: Any = watching.AccountWatch
     watch.start = lambda self: succeed(None)
-    costs: Any = provider
-    costs.cost_of = lambda password_hash: Hashing.cost
+    hashes: Any = provider
+    hashes.parse = lambda password_hash: SimpleNamespace(kind=Hashing.kind)
     unittest: Any = import_module("tests.unittest")
     set_up, site = unittest.setup_test_homeserver, unittest.SynapseSite
 

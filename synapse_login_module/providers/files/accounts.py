@@ -16,7 +16,6 @@ from synapse_login_module.errors import ConfigError, InvalidCredentials
 from synapse_login_module.interfaces import IDiagnosable, IPasswordProvider, IWatchedAccounts
 from synapse_login_module.model import Account, AccountStatus, Finding, Identifier, UserId
 from synapse_login_module.model.findings import good, warning
-from synapse_login_module.passwords import LEAST_COST, cost_of
 from synapse_login_module.plugin import Environment
 from synapse_login_module.providers.files.users import UserIndex
 from synapse_login_module.providers.identifiers import Named, user_id_from
@@ -29,11 +28,14 @@ class FileConfig:
     :param directory: the accounts at the start.
     :param pepper: the text that is appended to each password before hashing.
     :param file: the file of the accounts; ``None`` when they are in the configuration.
+    :param normalize: whether NFKC is applied to passwords before hashing; ``None`` for the rule of
+        each hash.
     """
 
     directory: UserIndex = field(repr=False)
     pepper: str = field(repr=False)
     file: ReadFile[UserIndex] | None
+    normalize: bool | None = None
 
 
 @implementer(IPasswordProvider, IWatchedAccounts, IDiagnosable)
@@ -41,22 +43,20 @@ class FileProvider:
     """Checks passwords against the accounts of a file, which is read again when it changes.
 
     A new version with a mistake in it is logged, and the last good one kept.
-
-    :cvar normalize: whether NFKC is applied to passwords before hashing, by Synapse's rule.
     """
 
     log = Logger()
     name: str
-    normalize = True
 
     def __init__(self, config: FileConfig, environment: Environment) -> None:
         self._directory = config.directory
         self._pepper = config.pepper
+        self._normalize = config.normalize
         self._file = config.file
         self._watched = None if config.file is None else self._watch(config.file, environment)
         self._hashing = environment.hashing
         self._server_name = environment.server_name
-        self._tell_cost(config.directory)
+        self._tell_kind(config.directory)
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
@@ -97,9 +97,10 @@ class FileProvider:
             yield warning(what, found, "add an account, or unlock one")
         else:
             yield good(what, f"{accounts}, of which {active} may log in")
-        weak = sum(cost_of(user.password_hash) < LEAST_COST for user in users)
+        weak = {kind: count for kind, count in directory.kinds.items() if kind.is_weak}
         if weak:
-            found = f"{weak} with a cost below {LEAST_COST}, which are guessed fast if stolen"
+            kinds = ", ".join(sorted(map(str, weak)))
+            found = f"{sum(weak.values())} that are guessed fast if stolen: {kinds}"
             yield warning("hashes", found, "set these passwords anew, with hash-password")
 
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
@@ -110,7 +111,7 @@ class FileProvider:
         user = directory.users[name]
         who = Named(name, user_id_from(name, self._server_name))
         if not await self._hashing.check(
-            password, user.password_hash, self._pepper, self.normalize
+            password, user.password_hash, self._pepper, self._normalize
         ):
             raise InvalidCredentials(user_id=who.user_id)
         return Account(
@@ -124,11 +125,11 @@ class FileProvider:
     def _current(self) -> Deferred[UserIndex]:
         """Fire with the current accounts."""
         current = succeed(self._directory) if self._watched is None else self._watched.current()
-        return current.addCallback(self._tell_cost)
+        return current.addCallback(self._tell_kind)
 
-    def _tell_cost(self, directory: UserIndex) -> UserIndex:
-        if directory.usual_cost is not None:
-            self._hashing.report_cost(directory.usual_cost, self)
+    def _tell_kind(self, directory: UserIndex) -> UserIndex:
+        for kind, _ in directory.kinds.most_common(1):
+            self._hashing.report_kind(kind.ruled(self._normalize), self)
         return directory
 
     def _watch(self, file: ReadFile[UserIndex], environment: Environment) -> WatchedFile[UserIndex]:

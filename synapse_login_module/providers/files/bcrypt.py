@@ -1,4 +1,4 @@
-"""Accounts in a file, or in the configuration itself, with bcrypt hashes."""
+"""Accounts in a file, or in the configuration itself."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class _Keys(Strict):
     path: FilePath | None = None
     users: dict[str, Any] | None = None
     pepper: str = ""
+    normalize: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -40,22 +41,23 @@ def _read(path: Path) -> UserIndex:
 @implementer(IFindsAccounts)
 @provider(IPluginClass)
 class BcryptProvider(FileProvider):
-    """Checks passwords against a users file, whose bcrypt hashes follow Synapse's rule."""
+    """Checks passwords against a users file. Hashes may be of any format; the name is older."""
 
     name = "bcrypt"
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> BcryptConfig:
-        """Check ``path`` or ``users``, and ``pepper``; see
+        """Check ``path`` or ``users``, ``pepper`` and ``normalize``; see
         :class:`~synapse_login_module.plugin.IPluginClass`.
         """
         keys = validate(_Keys, config)
         if (keys.path is None) == (keys.users is None):
             raise ConfigError("", "takes either path or users")
         if keys.path is None:
-            return BcryptConfig(UserIndex.read({"users": keys.users}), keys.pepper, None)
+            users = UserIndex.read({"users": keys.users})
+            return BcryptConfig(users, keys.pepper, None, keys.normalize)
         file = ReadFile.load("path", folder / keys.path, _read)
-        return BcryptConfig(file.value, keys.pepper, file)
+        return BcryptConfig(file.value, keys.pepper, file, keys.normalize)
 
     def find(self, identifier: Identifier) -> Deferred[Account | None]:
         """Find an account; see :class:`~synapse_login_module.interfaces.IFindsAccounts`."""

@@ -17,15 +17,18 @@ ReadLine = Callable[[list[str]], dict[str, Any]]
 """Makes a ``users:`` entry from the fields after the name. Raises ``ValueError`` with a reason."""
 
 
-def load(path: Path, read_line: ReadLine, pepper: str = "") -> FileConfig:
+def load(
+    path: Path, read_line: ReadLine, pepper: str = "", normalize: bool | None = None
+) -> FileConfig:
     """Read a file of ``name:hash`` lines.
 
     :param read_line: parses the fields after the name.
     :param pepper: the text that is appended to each password before hashing.
+    :param normalize: see :class:`FileConfig`.
     :raise ConfigError: names each line with a mistake, and never a hash.
     """
     file = ReadFile.load("path", path, partial(_read, read_line=read_line))
-    return FileConfig(file.value, pepper, file)
+    return FileConfig(file.value, pepper, file, normalize)
 
 
 def _read(path: Path, read_line: ReadLine) -> UserIndex:

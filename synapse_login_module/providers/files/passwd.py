@@ -19,22 +19,25 @@ _LOCKED = "!"
 class _Keys(Strict):
     path: FilePath
     pepper: str = ""
+    normalize: bool | None = None
 
 
 @provider(IPluginClass)
 class PasswdProvider(FileProvider):
     """Checks passwords against a file of ``name:hash[:display name[:e-mails]]`` lines.
 
-    Hashes are bcrypt by Synapse's rule. A ``!`` before the hash locks the account.
+    Hashes may be of any format. A ``!`` before the hash locks the account.
     """
 
     name = "passwd"
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> FileConfig:
-        """Check ``path`` and ``pepper``; see :class:`~synapse_login_module.plugin.IPluginClass`."""
+        """Check ``path``, ``pepper`` and ``normalize``; see
+        :class:`~synapse_login_module.plugin.IPluginClass`.
+        """
         keys = validate(_Keys, config)
-        return lines.load(folder / keys.path, _read_line, keys.pepper)
+        return lines.load(folder / keys.path, _read_line, keys.pepper, keys.normalize)
 
 
 def _read_line(fields: list[str]) -> dict[str, Any]:

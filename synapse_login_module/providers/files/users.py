@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 
 from synapse_login_module.config.validation import Strict, validate
 from synapse_login_module.errors import Mistakes
+from synapse_login_module.hashes import Kind, parse_hash
 from synapse_login_module.model import (
     AccountStatus,
     EmailIdentifier,
@@ -22,16 +23,15 @@ from synapse_login_module.model import (
     fold,
     localpart_from,
 )
-from synapse_login_module.passwords import cost_of
 
 _LONGEST_MSISDN = 15
 
 
-def _bcrypt_hash(given: str) -> str:
+def _usable_hash(given: str) -> str:
     try:
-        cost_of(given)
-    except ValueError:
-        raise ValueError("not a bcrypt hash: make one with hash-password") from None
+        parse_hash(given)
+    except ValueError as error:
+        raise ValueError(f"{error} (hash-password makes a new one)") from None
     return given
 
 
@@ -64,7 +64,7 @@ class User(Strict):
         "password": "write password_hash, and in it what synapse-login-module hash-password prints"
     }
 
-    password_hash: Annotated[str, AfterValidator(_bcrypt_hash)]
+    password_hash: Annotated[str, AfterValidator(_usable_hash)]
     emails: Annotated[tuple[Annotated[str, AfterValidator(_email)], ...], Field(strict=False)] = ()
     phones: Annotated[tuple[Annotated[str, AfterValidator(_msisdn)], ...], Field(strict=False)] = ()
     display_name: str | None = None
@@ -138,10 +138,9 @@ class UserIndex:
         return self.by_folded.get(fold(user_id.localpart))
 
     @cached_property
-    def usual_cost(self) -> int | None:
-        """The most common cost of the hashes; ``None`` when there is no account."""
-        costs = Counter(cost_of(user.password_hash) for user in self.users.values())
-        return costs.most_common(1)[0][0] if costs else None
+    def kinds(self) -> Counter[Kind]:
+        """How many hashes there are of each kind."""
+        return Counter(parse_hash(user.password_hash).kind for user in self.users.values())
 
 
 def same_user_id(name: str, other: str) -> str:

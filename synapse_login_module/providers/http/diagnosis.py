@@ -27,7 +27,6 @@ from synapse_login_module.providers.identifiers import with_tag
 
 _OUTAGES = (502, 503, 504)
 _TRUST = "ca_file"
-_SECRET = "correct the first line of authorization_file"
 
 
 class HTTPDiagnosis:
@@ -65,7 +64,7 @@ class HTTPDiagnosis:
             status = await account_status(with_tag(NO_ACCOUNT) if by_id else NO_ACCOUNT)
         except ProviderUnavailable as error:
             text = in_words(error)
-            return [*findings, failed(f"{what} {_place(url)}", text, _advice(text, what))]
+            return [*findings, failed(f"{what} {_place(url)}", text, self._advice(text, what))]
         took = in_milliseconds(time.perf_counter() - began)
         if status is None:
             return [*findings, good(_place(url), f"answered about an unknown account in {took}")]
@@ -91,9 +90,9 @@ class HTTPDiagnosis:
             answer: BackendResponse = await self._ask(url)
         except ProviderUnavailable as error:
             text = in_words(error)
-            return [*findings, failed(_place(url), text, _advice(text, key))]
+            return [*findings, failed(_place(url), text, self._advice(text, key))]
         took = in_milliseconds(time.perf_counter() - began)
-        return [*findings, _of_code(_place(url), answer.code, took)]
+        return [*findings, self._of_code(_place(url), answer.code, took)]
 
     async def _of_tls(self, url: str) -> list[Finding]:
         if is_in_the_clear(url):
@@ -102,28 +101,36 @@ class HTTPDiagnosis:
         seconds = self._config.keys.connect_timeout / 1000
         return await of_tls(url, self._config.tls, self._reactor, seconds, self._clock(), _TRUST)
 
+    def _of_code(self, what: str, code: int, took: str) -> Finding:
+        answered = f"answered {code} to a GET in {took}"
+        if code in _OUTAGES:
+            return failed(what, answered, "see the log of the service")
+        if code >= 500:  # some services only take a POST there, and fail at anything else
+            return warning(what, answered, "see the log of the service: does it take logins?")
+        if code == 401 and self._config.keys.encoding == "basic":
+            return good(what, f"{answered} without a user, as it should; a login was not tried")
+        if code in (401, 403):
+            advice = f"{self._correct_secret}, unless the service answers so to any GET"
+            return warning(what, answered, advice)
+        return good(what, f"{answered}; a login was not tried")
 
-def _of_code(what: str, code: int, took: str) -> Finding:
-    answered = f"answered {code} to a GET in {took}"
-    if code in _OUTAGES:
-        return failed(what, answered, "see the log of the service")
-    if code >= 500:  # some services only take a POST there, and fail at anything else
-        return warning(what, answered, "see the log of the service: does it take logins?")
-    if code in (401, 403):
-        return warning(what, answered, f"{_SECRET}, unless the service answers so to any GET")
-    return good(what, f"{answered}; a login was not tried")
+    def _advice(self, problem: str, key: str) -> str:
+        if "answered 401" in problem or "answered 403" in problem:
+            return self._correct_secret
+        if "answered 404" in problem:
+            return f"correct {key}, or list 404 in unknown_user_codes"
+        if "answered 3" in problem:
+            return f"correct {key}: it leads to another address, and redirects are not followed"
+        if "answered 5" in problem:
+            return "see the log of the service"
+        return advice_on_connecting(problem, key)
 
-
-def _advice(problem: str, key: str) -> str:
-    if "answered 401" in problem or "answered 403" in problem:
-        return _SECRET
-    if "answered 404" in problem:
-        return f"correct {key}, or list 404 in unknown_user_codes"
-    if "answered 3" in problem:
-        return f"correct {key}: it leads to another address, and redirects are not followed"
-    if "answered 5" in problem:
-        return "see the log of the service"
-    return advice_on_connecting(problem, key)
+    @property
+    def _correct_secret(self) -> str:
+        keys = self._config.keys
+        if keys.headers_file is not None and keys.authorization_file is None:
+            return "correct the headers in headers_file"
+        return "correct the first line of authorization_file"
 
 
 def _place(url: str) -> str:

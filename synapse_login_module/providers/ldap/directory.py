@@ -80,13 +80,16 @@ class Directory(Service):
 
     :param settings: how the directory is reached.
     :param reactor: connects, and schedules timeouts.
+    :param one_time_codes: whether passwords hold a code that is good once. A bind is then sent to
+        one server only, once: if its result is lost, another server would refuse the code.
     """
 
     log = Logger()
 
-    def __init__(self, settings: Settings, reactor: Any) -> None:
+    def __init__(self, settings: Settings, reactor: Any, one_time_codes: bool = False) -> None:
         self._settings = settings
         self._reactor = reactor
+        self._one_time_codes = one_time_codes
         self._servers = Failover(settings.servers, settings.retry_after, reactor.seconds)
         self._trying = False
         self._stopped = False
@@ -143,7 +146,9 @@ class Directory(Service):
         :raise ProviderBusy: when the queue of the pool is full.
         :raise ProviderUnavailable: when no server answers.
         """
-        return (await self._on_a_connection(self._for_binds, [bind_request(name, password)]))[0]
+        requests = [bind_request(name, password)]
+        once = self._one_time_codes
+        return (await self._on_a_connection(self._for_binds, requests, once))[0]
 
     async def _search(self, pool: Pool, searches: Sequence[Search]) -> list[Result]:
         seconds = self._settings.read_timeout
@@ -161,18 +166,22 @@ class Directory(Service):
                 raise ProviderUnavailable(f"LDAP: a search is answered with {result}")
         return results
 
-    async def _on_a_connection(self, pool: Pool, requests: Sequence[Any]) -> list[Result]:
+    async def _on_a_connection(
+        self, pool: Pool, requests: Sequence[Any], once: bool = False
+    ) -> list[Result]:
         trying = self._servers.all_failed
         if trying and self._trying:
             raise self._servers.unavailable()
         self._trying = self._trying or trying
         try:
-            return await self._on_some_server(pool, requests)
+            return await self._on_some_server(pool, requests, once)
         finally:
             if trying:
                 self._trying = False
 
-    async def _on_some_server(self, pool: Pool, requests: Sequence[Any]) -> list[Result]:
+    async def _on_some_server(
+        self, pool: Pool, requests: Sequence[Any], once: bool
+    ) -> list[Result]:
         failures = 0
         while failures < len(self._servers):
             connection = await pool.take()
@@ -186,6 +195,8 @@ class Directory(Service):
                     failures += 1
                     self._fails(connection.server, problem)
                 connection.abort(problem)
+                if once:
+                    raise ProviderUnavailable(f"LDAP: {connection.server.url}: {problem}") from None
             except BaseException:
                 connection.abort()
                 raise

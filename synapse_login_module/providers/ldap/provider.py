@@ -90,7 +90,9 @@ class LDAPProvider(Service):
         )
         self._hashing = environment.hashing
         self._reactor = environment.reactor
-        self._directory = Directory(config.settings, environment.reactor)
+        self._directory = Directory(
+            config.settings, environment.reactor, environment.one_time_codes
+        )
         self.names_administrators = config.admin_group is not None
         self._administrators = Administrators(
             config.admin_group,

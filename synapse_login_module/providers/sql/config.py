@@ -14,6 +14,7 @@ from synapse_login_module.config import conninfo
 from synapse_login_module.config.settings import PositiveDuration
 from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError, Mistakes
+from synapse_login_module.hashes import takes_prefix
 from synapse_login_module.providers.identifiers import NAMES
 from synapse_login_module.providers.sql.driver import Driver
 from synapse_login_module.providers.sql.mysql import MySQLDriver
@@ -36,6 +37,8 @@ class _Keys(Strict):
     mysql: MySQLKeys | None = None
     queries: _Queries
     pepper: str = Field(default="", repr=False)
+    normalize: bool | None = None
+    new_hash_prefix: str = ""
     timeout: PositiveDuration = 5_000
     connections: Annotated[int, Field(ge=1, le=100)] = 4
 
@@ -52,6 +55,7 @@ _WANTED: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
 SUBJECT_IS_LOST = (
     "queries.status: it does not use the parameter subject, which queries.{query} has a column for"
 )
+NO_FORMAT = "no known format has this before its hashes: see docs/hashes.rst"
 SUBJECT_IS_UNSEEN = (
     "queries.status: it has no column subject: this database may find an id in another spelling"
 )
@@ -83,6 +87,10 @@ def parse(config: Mapping[str, Any], folder: Path) -> SQLConfig:
         for the first error of SQLite.
     """
     keys = validate(_Keys, config)
+    if keys.new_hash_prefix and keys.queries.update is None:
+        raise ConfigError("new_hash_prefix", "has no effect without queries.update")
+    if not takes_prefix(keys.new_hash_prefix):
+        raise ConfigError("new_hash_prefix", NO_FORMAT)
     driver, not_tried = _driver(keys, folder)
     statements = {name: text for name, text in keys.queries if text is not None}
     mistakes = Mistakes()

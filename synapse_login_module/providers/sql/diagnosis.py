@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
+from uuid import UUID
 
 from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.model import Finding
@@ -22,6 +23,9 @@ from synapse_login_module.outbound.examining import advice_on_connecting
 from synapse_login_module.providers.identifiers import NAMES
 from synapse_login_module.providers.sql.driver import Driver
 
+Find = Callable[[str, Mapping[str, str]], Awaitable[bool]]
+
+_NO_SUCH_ID = "invalid input syntax for type"
 _QUERIES = ("by_user", "by_email", "by_phone", "status")
 
 _ADVICE: Mapping[str, str] = {
@@ -49,7 +53,7 @@ _ADVICE: Mapping[str, str] = {
 async def examine(
     driver: Driver,
     queries: Any,
-    find: Callable[[str, Mapping[str, str]], Awaitable[bool]],
+    find: Find,
 ) -> list[Finding]:
     """Run the queries, one after the other, until one fails.
 
@@ -63,7 +67,7 @@ async def examine(
         what = f"queries.{query}"
         began = time.perf_counter()
         try:
-            is_found = await find(query, _values(query))
+            is_found = await _finds(find, query)
         except ProviderUnavailable as error:
             text = on_one_line(error)
             return [*findings, failed(what, text, _advice(text, driver.key))]
@@ -83,11 +87,29 @@ def _of_driver(driver: Driver) -> Iterator[Finding]:
         yield warning("TLS", found, driver.to_verify)
 
 
-def _values(query: str) -> Mapping[str, str]:
-    """Return values that no account has."""
+async def _finds(find: Find, query: str) -> bool:
+    """Run a query with values that no account has.
+
+    PostgreSQL refuses text as an id where ids are numbers or UUIDs, before it looks at anything
+    else. Such a query is run with a number and with a UUID.
+    """
+    for account_id in (NO_ACCOUNT, "-1"):
+        try:
+            return await find(query, _values(query, account_id))
+        except ProviderUnavailable as error:
+            if query != "status" or _NO_SUCH_ID not in str(error):
+                raise
+    return await find(query, _values(query, str(UUID(int=0))))
+
+
+def _values(query: str, account_id: str) -> Mapping[str, str]:
+    """Return values that no account has.
+
+    :param account_id: the id, for ``status``.
+    """
     kind = query.removeprefix("by_")
     if kind == "status":
-        return dict.fromkeys((*NAMES["user"], "subject"), NO_ACCOUNT)
+        return {**dict.fromkeys(NAMES["user"], NO_ACCOUNT), "subject": account_id}
     return dict.fromkeys(NAMES[kind], NO_ACCOUNT)  # type: ignore[index] # of _QUERIES
 
 

@@ -14,13 +14,15 @@ from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
 from synapse_login_module.errors import (
+    ConfigError,
     InvalidCredentials,
     Overloaded,
     ProviderUnavailable,
 )
+from synapse_login_module.hashes import Hash, Kind, parse_hash, takes_prefix
+from synapse_login_module.hashes.common import MostCommon
 from synapse_login_module.interfaces import IDiagnosable, IFindsAccounts, IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus, Finding, Identifier, UserId
-from synapse_login_module.passwords import MostCommonCost, cost_of
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.identifiers import (
     Named,
@@ -30,6 +32,7 @@ from synapse_login_module.providers.identifiers import (
     names_of_subject,
 )
 from synapse_login_module.providers.sql.config import (
+    NO_FORMAT,
     NO_SUBJECT,
     SUBJECT_IS_LOST,
     SUBJECT_IS_UNSEEN,
@@ -48,10 +51,7 @@ _QUEUE = 64
 @implementer(IPasswordProvider, IFindsAccounts, IDiagnosable)
 @provider(IPluginClass)
 class SQLProvider(Service):
-    """Checks passwords against bcrypt hashes that the configured statements find.
-
-    The hashes follow Synapse's rule.
-    """
+    """Checks passwords against hashes that the configured statements find."""
 
     log = Logger()
     name = "sql"
@@ -76,7 +76,10 @@ class SQLProvider(Service):
         self._server_name = environment.server_name
         self._hashing = environment.hashing
         self._rehashes = config.keys.queries.update is not None and not environment.read_only
-        self._costs = MostCommonCost()
+        self._kinds = MostCommon[Kind]()
+        scheme = environment.hashing.kind.scheme
+        if self._rehashes and not takes_prefix(config.keys.new_hash_prefix, scheme):
+            raise ConfigError("new_hash_prefix", f"{scheme} (hashing.format): {NO_FORMAT}")
         # Two pools, so that logins that hang do not delay looks at accounts.
         threads = config.keys.connections
         self._for_logins = BoundedPool(environment.reactor, threads, _QUEUE)
@@ -147,26 +150,35 @@ class SQLProvider(Service):
             raise ProviderUnavailable(f"queries.{query}: it has no column password_hash")
         if found.has_subject and not self._by_subject:
             raise ProviderUnavailable(SUBJECT_IS_LOST.format(query=query))
-        try:
-            cost = cost_of(row.password_hash or "")
-        except ValueError:
+        password_hash = row.password_hash or ""
+        stored = self._parse_hash(password_hash, who)
+        if stored is None:
             # The account exists, but no password can be right.
-            if row.password_hash:
-                self.log.warn(
-                    "{name}: {account!r} cannot log in: its hash is none that bcrypt takes",
-                    name=self.name,
-                    account=who.name,
-                )
             await self._hashing.decoy(password)
-            raise InvalidCredentials("no_usable_hash", who.user_id) from None
-        assert row.password_hash is not None
-        self._hashing.report_cost(self._costs.seen(found.subject, cost), self)
-        if not await self._hashing.check(password, row.password_hash, self._keys.pepper):
+            raise InvalidCredentials("no_usable_hash", who.user_id)
+        keys = self._keys
+        usual = self._kinds.seen(found.subject, stored.kind.ruled(keys.normalize))
+        self._hashing.report_kind(usual, self)
+        if not await self._hashing.check(password, password_hash, keys.pepper, keys.normalize):
             raise InvalidCredentials(user_id=who.user_id)
         user_id = who.require_user_id(self.log, self.name)
-        if self._rehashes and cost < self._hashing.cost:
-            self._begin_rehash(who, password, row.password_hash)
+        if self._rehashes and stored.kind.is_weaker_than(self._hashing.kind):
+            self._begin_rehash(who, password, password_hash)
         return self._account(query, found, user_id)
+
+    def _parse_hash(self, password_hash: str, who: Named) -> Hash | None:
+        """Parse an account's hash; log why that cannot be done, unless there is none."""
+        try:
+            return parse_hash(password_hash)
+        except ValueError as problem:
+            if password_hash:
+                self.log.warn(
+                    "{name}: {account!r} cannot log in: its hash cannot be used: {problem}",
+                    name=self.name,
+                    account=who.name,
+                    problem=str(problem),
+                )
+            return None
 
     def _account(self, query: str, found: Found, user_id: str) -> Account:
         row = found.row
@@ -273,7 +285,7 @@ class SQLProvider(Service):
         return running.addTimeout(self._seconds, self._reactor, onTimeoutCancel=too_late)
 
     def _begin_rehash(self, who: Named, password: str, old_hash: str) -> None:
-        """Rehash the password at the current cost in the background; the login does not wait."""
+        """Rehash the password as configured, in the background; the login does not wait."""
         user_id = who.spelled(self._server_name)
         if user_id in self._rehashing:
             return
@@ -294,15 +306,18 @@ class SQLProvider(Service):
         work.addErrback(failed).addBoth(done)
 
     async def _rehash(self, user_id: str, password: str, old_hash: str) -> None:
-        statement = self._keys.queries.update
+        keys = self._keys
+        statement = keys.queries.update
         assert statement is not None
+        # After a prefix, a hash is another program's too, and so is its rule.
+        normalize = False if keys.normalize is None and keys.new_hash_prefix else keys.normalize
         try:
-            new_hash = await self._hashing.hash(password, self._keys.pepper)
+            new_hash = await self._hashing.hash(password, keys.pepper, normalize)
         except Overloaded:
             return
         localpart = UserId.parse(user_id, self._server_name).localpart
         names = {"user_id": user_id, "localpart": localpart}
-        values = {**names, "old_hash": old_hash, "new_hash": new_hash}
+        values = {**names, "old_hash": old_hash, "new_hash": keys.new_hash_prefix + new_hash}
         _, count = await self._run(self._for_logins, statement, values)
         self.log.info(
             "{name}: the hash of {user_id} is renewed in {count} rows",

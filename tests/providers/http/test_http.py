@@ -879,9 +879,7 @@ class HTTPConfigTests(SynchronousTestCase):
         """It takes either an endpoint or a URL."""
         for config in ({}, {"endpoint": "http://a", "url": "http://a"}):
             self.assertEqual(self.problem(config), "takes either endpoint or url")
-        self.assertEqual(
-            self.problem({"url": "http://a"}), "request: it says what is posted to url"
-        )
+        self.assertEqual(self.problem({"url": "http://a"}), "request: it says what is sent to url")
         for key in ("request", "answer", "email_request"):
             self.assertTrue(self.problem({"endpoint": "http://a", key: {}}).startswith(key))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -101,9 +101,10 @@ class LDAPCase(TestCase):
         certificate: Certificate | None = None,
         anonymous: bool = False,
         start: bool = True,
+        overlays: Sequence[str] = (),
     ) -> Slapd:
         """A slapd with these people in its tree, Alice among them."""
-        slapd = Slapd(certificate, anonymous)
+        slapd = Slapd(certificate, anonymous, overlays)
         self.addCleanup(slapd.remove)
         slapd.fill("".join([ALICE, *people]))
         if start:
@@ -111,13 +112,18 @@ class LDAPCase(TestCase):
         return slapd
 
     def provider(
-        self, config: Mapping[str, Any], hashing: testing.FakeHashing | None = None
+        self,
+        config: Mapping[str, Any],
+        hashing: testing.FakeHashing | None = None,
+        **environment_keys: Any,
     ) -> LDAPProvider:
         """A provider of this configuration, that ends with the test.
 
         It is not started, and so does not look for accounts of its own accord.
         """
-        environment = replace(testing.environment(reactor=reactor), clock=lambda: NOW)
+        environment = replace(
+            testing.environment(reactor=reactor), clock=lambda: NOW, **environment_keys
+        )
         if hashing is not None:
             environment = replace(environment, hashing=hashing)
         provider = LDAPProvider(LDAPProvider.parse_config(config, Path()), environment)

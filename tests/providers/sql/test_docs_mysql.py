@@ -9,8 +9,10 @@ from typing import Any
 import yaml
 
 from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.hashes import parse_hash
+from synapse_login_module.hashes.bcrypt import new_hashes
 from synapse_login_module.model import AccountStatus
-from synapse_login_module.passwords import check_password, cost_of
+from synapse_login_module.passwords import check_password
 from synapse_login_module.providers.sql.provider import SQLProvider
 from tests.providers.case import PASSWORD, WONDERLAND, ProviderCase, email, fake_hashing, user
 from tests.support import REPOSITORY
@@ -66,7 +68,7 @@ class ViewTests(ProviderCase):
     def provider(self, queries: dict[str, str] | None = None, **mysql: Any) -> SQLProvider:
         """The provider of the page, on the test's server."""
         environment = self.environment()
-        fake_hashing(environment).cost = 5
+        fake_hashing(environment).new = new_hashes(5)
         here = {"host": "127.0.0.1", "port": self.server.port, "ca_file": "ca.pem"}
         path = {"password_file": "mysql-password"}
         config = {
@@ -113,5 +115,5 @@ class ViewTests(ProviderCase):
             found: str = self.execute("SELECT password_hash FROM customers")[0][0]
             return found
 
-        await until(lambda: cost_of(stored()) == 5)
+        await until(lambda: parse_hash(stored()).kind == new_hashes(5).kind)
         self.assertTrue(check_password(PASSWORD, stored(), ""))

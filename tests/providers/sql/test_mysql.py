@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 
 from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
+from synapse_login_module.hashes.bcrypt import new_hashes
 from synapse_login_module.model import AccountStatus
 from synapse_login_module.passwords import hash_password
 from synapse_login_module.providers.sql.driver import MOST_ROWS
@@ -132,7 +133,7 @@ class MariaDBTests(MariaDBMixin, SQLTestsMixin, ProviderCase):
         )
         self.add("alice")
         environment = self.environment()
-        fake_hashing(environment).cost = 5
+        fake_hashing(environment).new = new_hashes(5)
         events = self.catch_log()
         provider = self.provider(environment, queries={"update": loading})
         await provider.authenticate(user("alice"), PASSWORD)
@@ -400,7 +401,7 @@ class MariaDBTests(MariaDBMixin, SQLTestsMixin, ProviderCase):
         self.add("bob")
         self.execute("ALTER TABLE accounts MODIFY hash VARCHAR(61)")
         environment = self.environment()
-        fake_hashing(environment).cost = 5
+        fake_hashing(environment).new = new_hashes(5)
         update = self.statements["update"]
         for wrong in (
             update.replace("hash = %(new_hash)s", "name = %(new_hash)s") + " OR name = 'bob'",
@@ -422,7 +423,7 @@ class MariaDBTests(MariaDBMixin, SQLTestsMixin, ProviderCase):
         self.execute("ALTER TABLE accounts MODIFY hash VARCHAR(60)")
         update = self.statements["update"].replace("%(new_hash)s", "CONCAT('x', %(new_hash)s)")
         environment = self.environment()
-        fake_hashing(environment).cost = 5
+        fake_hashing(environment).new = new_hashes(5)
         self.with_global("sql_mode", "")
         events = self.catch_log()
         provider = self.provider(environment, queries={"update": update})
