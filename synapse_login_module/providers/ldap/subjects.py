@@ -11,7 +11,11 @@ from synapse_login_module.model import fold
 from synapse_login_module.providers.identifiers import subject_of
 from synapse_login_module.providers.ldap.messages import Entry
 
-_FOUND_BY_THEMSELVES = ("entryUUID", "objectGUID", "nsUniqueId")
+_FOUND_BY_THEMSELVES = ("nsUniqueId", "entryUUID", "objectGUID")
+"""In the order of preference. Every entry of 389 Directory Server has an ``nsUniqueId`` from the
+start. Its ``entryUUID`` comes from a plugin, which may be switched on later and fill it in.
+"""
+
 _SPELLED = {fold(attribute): attribute for attribute in _FOUND_BY_THEMSELVES}
 _BINARY = frozenset({"objectguid", "objectsid", "guid"})
 """Attributes of Active Directory and eDirectory whose values are octets."""
@@ -24,8 +28,8 @@ class Subjects:
 
     Octets are in hexadecimal. A name has no colon, so the two forms cannot be confused.
 
-    :param attribute: the attribute that is configured; ``None`` to use ``entryUUID``,
-        ``objectGUID`` or ``nsUniqueId`` if an entry has it.
+    :param attribute: the attribute that is configured; ``None`` to use ``nsUniqueId``,
+        ``entryUUID`` or ``objectGUID`` if an entry has it.
     :param searchable: whether entries can be searched by an attribute other than their name.
     :param required: whether a name cannot be a subject.
     """

@@ -9,6 +9,8 @@ from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.model import AccountStatus
 from synapse_login_module.providers.identifiers import subject_as_typed
 from synapse_login_module.providers.ldap import LDAPProvider
+from synapse_login_module.providers.ldap.messages import Entry
+from synapse_login_module.providers.ldap.subjects import Subjects
 from tests.providers.ldap.case import PASSWORDS, LDAPCase
 from tests.providers.ldap.test_active_directory import ActiveDirectoryCase
 from tests.providers.ldap.test_ds389 import DS389Case
@@ -133,6 +135,14 @@ class DS389Tests(DS389Case):
         self.assertIs(await provider.account_status("kimberly"), AccountStatus.ACTIVE)
         self.ds.change(moved(f"uid=kimberly,{people}", "uid=kim", people))
         self.assertIsNone(await provider.account_status("kimberly"))
+
+    def test_entry_uuid_later(self) -> None:
+        """An ``entryUUID`` that a plugin adds does not make another account of an entry."""
+        subjects = Subjects(None, searchable=True)
+        own = {"nsuniqueid": (b"11f79701-cf8a11f0-9b1e8a72-7c4a5b02",)}
+        added = {"entryuuid": (b"1016bb88-8060-1041-939a-71f62b2bc97e",), **own}
+        before, after = (subjects.of(Entry(b"", each), "kim") for each in (own, added))
+        self.assertEqual(after, before)
 
     async def test_required(self) -> None:
         """With a local part from a template, an id that cannot be read is an outage, not a name."""
