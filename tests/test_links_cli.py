@@ -131,6 +131,19 @@ class LinkCommandTests(CommandCase):
         for command in (("link", stranger, "bcrypt", "a"), ("list", stranger)):
             self.assertEqual(self.refused(*command), problem)
 
+    def test_printed_guid(self) -> None:
+        """An id is linked as it is kept, also where it is written as Active Directory's tools do;
+        what only looks like one is kept as it is.
+        """
+        octets = "33221100554477668899aabbccddeeff"
+        for user, typed, kept in (
+            ("alice", "objectguid:{00112233-4455-6677-8899-AABBCCDDEEFF}", f"objectGUID:{octets}"),
+            ("bob", "entryUUID:00112233-4455-6677-8899-aabbccddeeff", None),
+            ("carol", "objectGUID:00112233-4455-6677-8899-aabbccddee", None),
+        ):
+            self.links("link", user, "bcrypt", typed)
+            self.assertIn(f"\t{kept or typed}", self.links("list", user))
+
     def test_odd_subjects(self) -> None:
         """A subject cannot forge a line or a column of the list."""
         self.links("link", "alice", "bcrypt", "a\n@root:example.com\tbcrypt\tx\x1b[2J")

@@ -10,6 +10,7 @@ from synapse_login_module.accounts.names import FindUsers, the_one, user_id_of
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.interfaces import ILinks
 from synapse_login_module.model import MAX_USER_ID, Claim, Link, UserId, fold, localpart_from
+from synapse_login_module.providers.identifiers import subject_as_typed
 
 
 class RefusedLink(NamedTuple):
@@ -57,13 +58,13 @@ class LinkPlace:
         """Return the claim of a provider's account.
 
         :param provider: the provider's current name.
-        :param subject: the account's subject there.
+        :param subject: the account's subject there, as an operator writes it.
         :raise ConfigError: when no provider of this name is configured.
         """
         if provider not in self.providers:
             known = ", ".join(self.providers)
             raise ConfigError("", f"no password provider is called {provider}; there is {known}")
-        return Claim(self.providers[provider], subject)
+        return Claim(self.providers[provider], subject_as_typed(subject))
 
     async def user_to_link(self, given: str) -> str:
         """Return the user ID for a new link: the one that is found, or else the one that the first

@@ -38,7 +38,7 @@ def command(file: Path) -> None:
         mistakes = [f"{file}: {each}" for each in error.all()]
         count = [f"{file}: {len(mistakes)} mistakes"] if len(mistakes) > 1 else []
         raise Failure(*mistakes, *count) from None
-    for warning in checked.warnings:
-        click.echo(escaped(f"{PROGRAM}: {file}: warning: {warning}"), err=True)
+    for warning in (*checked.modes, *checked.settings):
+        click.echo(escaped(f"{PROGRAM}: {file}: warning: {warning.line}"), err=True)
     untried = f"; not tried: {', '.join(checked.not_tried)}" if checked.not_tried else ""
     click.echo(f"{file}: good{untried}")

@@ -79,12 +79,12 @@ def unverified_host(parameters: Mapping[str, Any]) -> str | None:
     for index in range(max(len(names), len(addresses))):
         name = names[index] if index < len(names) else ""
         address = addresses[index] if index < len(addresses) else ""
-        if not _is_local(address or name):
+        if not is_local(address or name):
             return name or address
     return None
 
 
-def _is_local(host: str) -> bool:
+def is_local(host: str) -> bool:
     """Return whether a host is this machine: a Unix socket's path or name, or loopback."""
     if not host or host[0] in "/@":
         return True

@@ -13,6 +13,7 @@ _EXTRAS = {
     "phonenumbers": "phone",
     "psycopg": "postgres",
     "psycopg_pool": "postgres",
+    "pymysql": "mysql",
 }
 
 

@@ -14,6 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from synapse_login_module.model import Finding
+from synapse_login_module.model.findings import warning
+
 _SECRETS = frozenset(("pepper", "bind_password"))
 _SECRET_FILES = frozenset(
     (
@@ -30,19 +33,21 @@ _PASSWORD = re.compile(r"\bpassword\s*=|://[^/@\s]*:[^/@\s]*@")
 _GROUP_OR_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
-def warnings(given: Mapping[str, Any], path: Path) -> Iterator[str]:
+def warnings(given: Mapping[str, Any], path: Path) -> Iterator[Finding]:
     """List the problems with the modes of a configuration file and of the files that it names.
 
     :param given: the parsed content of the file, without mistakes.
     :param path: the file.
-    :return: one line for each problem.
+    :return: one finding for each problem. A problem of the configuration file itself is of no
+        key, so ``what`` is empty.
     """
     secrets = sorted(_secrets(given, ""))
     mode = _mode(path)
     if secrets and mode & stat.S_IROTH:
-        yield f"everybody can read the file, and {secrets[0]} in it: chmod o-rwx {path}"
+        found = f"everybody can read the file, and {secrets[0]} in it"
+        yield _chmod("", found, "o-rwx", path)
     if mode & stat.S_IWOTH:
-        yield f"everybody may write to the file: chmod o-w {path}"
+        yield _chmod("", "everybody may write to the file", "o-w", path)
     folder = path.absolute().parent
     providers = given.get("password_providers") or ()
     yield from of_providers([each.get("config") or {} for each in providers], folder)
@@ -51,42 +56,47 @@ def warnings(given: Mapping[str, Any], path: Path) -> Iterator[str]:
     yield from _of_secret_files("homeserver.config", homeserver, folder)
 
 
-def of_providers(configs: Iterable[Mapping[str, Any]], folder: Path) -> Iterator[str]:
+def of_providers(configs: Iterable[Mapping[str, Any]], folder: Path) -> Iterator[Finding]:
     """List the problems with the modes of the files that password providers name.
 
     :param configs: the ``config:`` block of each provider.
     :param folder: the folder that relative paths start from.
-    :return: one line for each problem.
+    :return: one finding for each problem.
     """
     for index, config in enumerate(configs):
         where = f"password_providers.{index}.config"
         yield from _of_secret_files(where, config, folder)
+        yield from _of_secret_files(f"{where}.mysql", config.get("mysql") or {}, folder)
         if isinstance(config.get("path"), str):
             path = folder / config["path"]
             mode = _mode(path)
             if mode & _GROUP_OR_OTHERS:
                 problem = "its group may write to it, and so log in as any account"
-                yield f"{where}.path: {path}: {problem}: chmod go-w {path}"
+                yield _chmod(f"{where}.path", f"{path}: {problem}", "go-w", path)
             if mode & stat.S_IROTH:
                 problem = "everybody can read it, and its password hashes"
-                yield f"{where}.path: {path}: {problem}: chmod o-rwx {path}"
+                yield _chmod(f"{where}.path", f"{path}: {problem}", "o-rwx", path)
 
 
-def _of_store(given: Mapping[str, Any], folder: Path) -> Iterator[str]:
+def _of_store(given: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
     config = (given.get("token_store") or {}).get("config") or {}
     yield from _of_secret_files("token_store.config", config, folder)
     database = folder / config.get("path", "sessions.db")
     if "dsn" not in config and _mode(database) & stat.S_IRWXO:
-        problem = "everybody can read the sessions"
-        yield f"token_store.config.path: {database}: {problem}: chmod o-rwx {database}"
+        found = f"{database}: everybody can read the sessions"
+        yield _chmod("token_store.config.path", found, "o-rwx", database)
 
 
-def _of_secret_files(where: str, config: Mapping[str, Any], folder: Path) -> Iterator[str]:
+def _of_secret_files(where: str, config: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
     for key in sorted(_SECRET_FILES & config.keys()):
         if isinstance(config[key], str):
             path = folder / config[key]
             if _mode(path) & stat.S_IRWXO:
-                yield f"{where}.{key}: everybody can read it: chmod o-rwx {path}"
+                yield _chmod(f"{where}.{key}", "everybody can read it", "o-rwx", path)
+
+
+def _chmod(what: str, found: str, change: str, path: Path) -> Finding:
+    return warning(what, found, f"chmod {change} {path}")
 
 
 def _secrets(given: object, path: str) -> Iterator[str]:
@@ -99,7 +109,7 @@ def _secrets(given: object, path: str) -> Iterator[str]:
             secret = value if isinstance(value, str) else ""
             if key in _CONNECTIONS:
                 secret = "".join(_PASSWORD.findall(secret))
-            elif key not in _SECRETS:
+            elif key not in _SECRETS and (key != "password" or not path.endswith(".mysql")):
                 secret = ""
             inner = f"{path}.{key}".lstrip(".")
             yield from [inner] if secret else _secrets(value, inner)

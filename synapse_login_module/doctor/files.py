@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from pwd import getpwuid
 from typing import Any
@@ -13,7 +14,6 @@ from synapse_login_module.model import Finding
 from synapse_login_module.model.findings import good, warning
 
 AREA = "files"
-_CHMOD = ": chmod "
 
 
 def of_modes(given: Mapping[str, Any], path: Path) -> list[Finding]:
@@ -21,24 +21,15 @@ def of_modes(given: Mapping[str, Any], path: Path) -> list[Finding]:
 
     :param given: the configuration without a mistake that keeps it from being parsed.
     """
-    return of_lines(modes.warnings(given, path), str(path))
+    return of_warnings(modes.warnings(given, path), str(path))
 
 
-def of_lines(lines: Iterable[str], what: str) -> list[Finding]:
-    """Turn the lines of :mod:`synapse_login_module.config.modes` into findings.
+def of_warnings(warnings: Iterable[Finding], what: str) -> list[Finding]:
+    """Report the warnings of :mod:`synapse_login_module.config.modes`, or that there is none.
 
-    :param what: what a line is about that does not say so itself.
+    :param what: what a warning is about that does not say so itself.
     """
-    findings = []
-    for line in lines:
-        problem, _, mode = line.rpartition(_CHMOD)
-        where, colon, found = problem.partition(": ")
-        is_path = colon and " " not in where
-        findings.append(
-            warning(
-                where if is_path else what, found if is_path else problem, f"chmod {mode}", AREA
-            )
-        )
+    findings = [replace(each, what=each.what or what, area=AREA) for each in warnings]
     return findings or [good("modes", "no other user may read or write what they should not", AREA)]
 
 

@@ -15,8 +15,7 @@ from synapse_login_module.compose import hashing_pool
 from synapse_login_module.config.delegated import is_delegated
 from synapse_login_module.config.homeserver_yaml import own_entries
 from synapse_login_module.config.settings import ModuleConfig, parse_module
-from synapse_login_module.doctor import files as modes
-from synapse_login_module.doctor import system
+from synapse_login_module.doctor import files, system
 from synapse_login_module.doctor.configuration import (
     AREA,
     LoadedProvider,
@@ -30,12 +29,11 @@ from synapse_login_module.doctor.running import Check, run_checks
 from synapse_login_module.doctor.synapse_listeners import examine_listeners
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.model import Finding
-from synapse_login_module.model.findings import good, warning
+from synapse_login_module.model.findings import good
 from synapse_login_module.plugin import read_only_environment
 from synapse_login_module.standalone.check import check_homeserver
 
 DATABASE, SYNAPSE, LISTENERS = "database", "synapse", "listeners"
-_ADD = ": add "
 
 
 @dataclass(frozen=True)
@@ -106,15 +104,10 @@ def _of_configuration(given: Mapping[str, Any], what: str) -> list[Finding]:
     except ConfigError as error:
         return list(of_mistakes(error, what))
     findings = [good(what, "no mistake in the module's part of it", AREA)]
-    lines = [each for each in checked.warnings if ": chmod " in each]
-    findings += modes.of_lines(lines, what)
-    for each in checked.warnings:
-        if each not in lines:
-            where, _, problem = each.partition(": ")
-            found, _, key = problem.partition(_ADD)
-            area = LISTENERS if where.startswith("listeners") else AREA
-            advice = f"add {key}" if key else f"correct it in {what}"
-            findings.append(warning(where, found, advice, area))
+    findings += files.of_warnings(checked.modes, what)
+    for each in checked.settings:
+        area = LISTENERS if each.what.startswith("listeners") else AREA
+        findings.append(replace(each, advice=each.advice or f"correct it in {what}", area=area))
     return findings
 
 

@@ -17,6 +17,7 @@ from synapse_login_module.interfaces.homeservers import (
 from synapse_login_module.interfaces.passwords import (
     IFindsAccounts,
     IHashing,
+    INamesAdministrators,
     IPasswordProvider,
     IWatchedAccounts,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "IImportsSessions",
     "ILinkWatch",
     "ILinks",
+    "INamesAdministrators",
     "IPasswordProvider",
     "IRateLimits",
     "ITokenKeys",

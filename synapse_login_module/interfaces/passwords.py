@@ -63,6 +63,21 @@ class IWatchedAccounts(Interface):
         """
 
 
+class INamesAdministrators(Interface):
+    """A password provider that may say which accounts are server administrators inside Synapse."""
+
+    names_administrators: bool = Attribute("Whether it does, as its configuration says.")
+
+    def is_administrator(subject: str) -> Deferred[bool | None]:
+        """Say whether an account is to be a server administrator, without a password.
+
+        :param subject: the ``subject`` of an account that ``authenticate`` fired with.
+        :return: fires as :attr:`~synapse_login_module.model.Account.admin` says, and with ``None``
+            too where the account is unknown, or the answer cannot be relied on. Fails with
+            :class:`~synapse_login_module.errors.ProviderUnavailable`.
+        """
+
+
 class IFindsAccounts(Interface):
     """A password provider that can find an account without its password, for an operator."""
 

@@ -77,6 +77,8 @@ class Account:
     :param claim: the claim that the account is linked by; the provider chain sets it. ``None`` for
         an account of the homeserver itself, which is not linked.
     :param is_local: whether it is an account of the homeserver itself, with no provider behind it.
+    :param admin: whether the provider says that the account is a server administrator. ``None``
+        where it says nothing, and the account stays what it is. It counts only inside Synapse.
     """
 
     user_id: str
@@ -88,3 +90,4 @@ class Account:
     named: str = ""
     subject: str = ""
     claim: Claim | None = None
+    admin: bool | None = None

@@ -40,6 +40,11 @@ class Finding:
     advice: str = ""
     area: str = ""
 
+    @property
+    def line(self) -> str:
+        """The finding as one line of a log, ``WHAT: FOUND: ADVICE``, without the empty parts."""
+        return ": ".join(filter(None, (self.what, self.found, self.advice)))
+
 
 def good(what: str, found: str, area: str = "") -> Finding:
     """Report that something is well."""

@@ -13,8 +13,10 @@ _MODULES = {
     "HTTPProvider": "synapse_login_module.providers.http.provider",
     "HtpasswdProvider": "synapse_login_module.providers.files.htpasswd",
     "LDAPProvider": "synapse_login_module.providers.ldap.provider",
+    "PAMProvider": "synapse_login_module.providers.pam.provider",
     "PasswdProvider": "synapse_login_module.providers.files.passwd",
     "SQLProvider": "synapse_login_module.providers.sql.provider",
+    "SaslauthdProvider": "synapse_login_module.providers.saslauthd.provider",
     "SynapsePasswordProvider": "synapse_login_module.synapse.provider",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal, NamedTuple
@@ -34,6 +35,9 @@ NAMES: Mapping[Kind, tuple[str, ...]] = {
 
 _MAX_SUBJECT = 512
 _ID = "id:"
+_PRINTED_GUID = re.compile(
+    r"objectGUID:\{?([0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})\}?", re.ASCII | re.IGNORECASE
+)
 
 
 class Named(NamedTuple):
@@ -195,6 +199,16 @@ def with_tag(text: str) -> str:
 def id_in(subject: str) -> str | None:
     """Return the id in a subject of :func:`tagged_id`; ``None`` for a subject that is a name."""
     return subject[len(_ID) :] or None if subject.startswith(_ID) else None
+
+
+def subject_as_typed(text: str) -> str:
+    """Return the subject that an operator means.
+
+    Tools of Active Directory print an ``objectGUID`` as a UUID, with the first three groups the
+    other way round. A subject has its octets in hexadecimal.
+    """
+    match = _PRINTED_GUID.fullmatch(text)
+    return f"objectGUID:{UUID(match[1]).bytes_le.hex()}" if match else text
 
 
 def unchecked_status(subject: str, server_name: str) -> AccountStatus | None:

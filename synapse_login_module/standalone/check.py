@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from synapse_login_module.config.delegated import is_delegated, parse_delegated
 from synapse_login_module.config.files import read_bytes
 from synapse_login_module.config.homeserver_yaml import MODULE, own_entries
 from synapse_login_module.errors import ConfigError, Mistakes
+from synapse_login_module.model import Finding
+from synapse_login_module.model.findings import warning
 from synapse_login_module.standalone.plan import is_homeserver_config, load_parsed
 
 
@@ -20,12 +22,14 @@ from synapse_login_module.standalone.plan import is_homeserver_config, load_pars
 class Checked:
     """The result for a file without mistakes.
 
-    :param warnings: one line for each problem that does not keep the server from starting.
+    :param modes: warnings about files that other users may read or write.
+    :param settings: warnings about settings with which the server starts.
     :param not_tried: the services that the server will connect to, which the check does not, and
         the sockets that it will be handed over.
     """
 
-    warnings: Sequence[str]
+    modes: Sequence[Finding]
+    settings: Sequence[Finding]
     not_tried: Sequence[str]
 
 
@@ -47,7 +51,7 @@ def check_file(path: Path, reactor: Any) -> Checked:
         for each in loaded.config.listeners
         if listen.is_of_systemd(each.description)
     ]
-    return Checked(list(modes.warnings(given, path)), [*_not_tried(plugins), *sockets])
+    return Checked(list(modes.warnings(given, path)), [], [*_not_tried(plugins), *sockets])
 
 
 def check_homeserver(given: Mapping[str, Any]) -> Checked:
@@ -60,7 +64,8 @@ def check_homeserver(given: Mapping[str, Any]) -> Checked:
     """
     mistakes = Mistakes()
     plugins: list[LoadedPlugin] = []
-    warnings: list[str] = []
+    of_modes: list[Finding] = []
+    settings: list[Finding] = []
     found = is_alone = False
     for index, entry in own_entries(given):
         found = True
@@ -70,7 +75,7 @@ def check_homeserver(given: Mapping[str, Any]) -> Checked:
             try:
                 if is_delegated(config):
                     parse_delegated(config)
-                    warnings += _of_delegation(given, where)
+                    settings += _of_delegation(given, where)
                     continue
                 is_alone = True
                 parsed, providers = load_module(config, Path.cwd())
@@ -78,26 +83,31 @@ def check_homeserver(given: Mapping[str, Any]) -> Checked:
                 raise error.within(where) from None
             plugins += providers
             configs = [each.config for each in parsed.password_providers]
-            warnings += [f"{where}.{each}" for each in modes.of_providers(configs, Path.cwd())]
+            of_modes += [
+                replace(each, what=f"{where}.{each.what}")
+                for each in modes.of_providers(configs, Path.cwd())
+            ]
     if not found:
         mistakes.add("modules", f"this is Synapse's file, and {MODULE} is not among its modules")
     mistakes.raise_any()
     if is_alone:
-        warnings += _of_listeners(given)
-    return Checked(warnings, list(_not_tried(plugins)))
+        settings += _of_listeners(given)
+    return Checked(of_modes, settings, list(_not_tried(plugins)))
 
 
-def _of_delegation(given: Mapping[str, Any], where: str) -> Iterator[str]:
+def _of_delegation(given: Mapping[str, Any], where: str) -> Iterator[Finding]:
     """Warn where Synapse does not delegate. Another of its files may say that it does."""
     service = given.get("matrix_authentication_service")
     if not isinstance(service, Mapping) or not service.get("enabled"):
-        yield (
-            f"{where}.delegated: Synapse starts with it only where it delegates, and this file"
-            " does not enable matrix_authentication_service"
+        yield warning(
+            f"{where}.delegated",
+            "Synapse starts with it only where it delegates, and this file does not enable"
+            " matrix_authentication_service",
+            "",
         )
 
 
-def _of_listeners(given: Mapping[str, Any]) -> Iterator[str]:
+def _of_listeners(given: Mapping[str, Any]) -> Iterator[Finding]:
     """Warn where no listener can serve the module's paths, or clients' addresses are not known.
 
     On a listener with the ``client`` resource, Synapse's own ``/login`` and ``/refresh`` take
@@ -110,15 +120,18 @@ def _of_listeners(given: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(each, Mapping) and each.get("type") == "http":
             (for_clients if "client" in _resources(each) else others).append((index, each))
     if not others:
-        yield (
-            "listeners: each of type http has the client resource, whose paths are Synapse's own:"
-            " add one with resources: [] for the module"
+        yield warning(
+            "listeners",
+            "each of type http has the client resource, whose paths are Synapse's own",
+            "add one with resources: [] for the module",
         )
     for index, listener in for_clients:
         if not listener.get("x_forwarded") and not listener.get("tls"):
-            yield (
-                f"listeners.{index}: behind the proxy that the module needs, Synapse takes the"
-                " proxy's address for each client's: add x_forwarded: true"
+            yield warning(
+                f"listeners.{index}",
+                "behind the proxy that the module needs, Synapse takes the proxy's address for each"
+                " client's",
+                "add x_forwarded: true",
             )
 
 

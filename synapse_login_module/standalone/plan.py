@@ -121,6 +121,7 @@ def _check(given: Mapping[str, Any], document: bytes, path: Path) -> LoadedConfi
     with mistakes.gathered():
         providers = load_providers(config, folder)
         _refuse_example_user(config, providers)
+        _refuse_keys_of_the_module(providers)
     with mistakes.gathered():
         store = _load_store(config, folder)
     homeserver = None
@@ -131,6 +132,15 @@ def _check(given: Mapping[str, Any], document: bytes, path: Path) -> LoadedConfi
     mistakes.raise_any()
     assert store is not None
     return LoadedConfig(document, given, config, folder, providers, store, homeserver)
+
+
+def _refuse_keys_of_the_module(providers: Sequence[LoadedPlugin]) -> None:
+    """Raise ``ConfigError`` for a key of a provider that counts only inside Synapse."""
+    for index, (_, config) in enumerate(providers):
+        for key, problem in getattr(config, "only_inside_synapse", {}).items():
+            raise ConfigError(
+                f"password_providers.{index}.config.{key}", f"only inside Synapse: {problem}"
+            )
 
 
 def _check_listen(mistakes: Mistakes, given: Mapping[str, Any], reactor: Any, starts: bool) -> None:

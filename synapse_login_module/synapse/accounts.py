@@ -28,8 +28,9 @@ from synapse_login_module.model import (
     require_active,
 )
 from synapse_login_module.providers.wrappers.chain import ProviderChain
-from synapse_login_module.synapse import link_rows, user_tables
+from synapse_login_module.synapse import user_tables
 from synapse_login_module.synapse.addresses import Addresses, Bound, named_by
+from synapse_login_module.synapse.administrators import Administrators
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.linking import (
     Conflict,
@@ -93,7 +94,7 @@ class HomeserverAccounts:
         self._links = SynapseLinks(homeserver)
         self._addresses = Addresses(homeserver)
         self._registration = registration or Registration(homeserver)
-        self._administrators: set[str] = set()
+        self._administrators = Administrators(homeserver)
 
     def authenticate(self, identifier: Identifier, password: str) -> Deferred[Account | None]:
         """Check a password, and find, link or register the account.
@@ -219,7 +220,7 @@ class HomeserverAccounts:
         if link is None:
             link = await self._links.link_of(user_id)
         if link is not None:
-            await server.call_synapse(self._watch_administrators, user_id)
+            await server.call_synapse(self._administrators.watch, user_id)
             status = await self._providers.account_status(link.provider, link.subject)
         elif await server.call_synapse(self._is_marked, user_id):
             status = await self._providers.status_by_name(user_id)
@@ -246,8 +247,10 @@ class HomeserverAccounts:
         user_id = await self._linked_user(account, wanted)
         if self._sync_profile and wanted.writes:
             await self._registration.synchronize(user_id, account)
-        await self._watch_administrators(user_id)
+        await self._administrators.watch(user_id)
         status = await server.account_status(user_id)
+        if wanted.writes and status is AccountStatus.ACTIVE:
+            await self._administrators.settle(user_id, claim, account.admin)
         return replace(account, user_id=user_id, status=status or AccountStatus.DEACTIVATED)
 
     async def _linked_user(self, account: Account, wanted: Wanted) -> str:
@@ -275,27 +278,6 @@ class HomeserverAccounts:
                 return decision.user_id
             assert isinstance(decision, (ToRegister, Conflict))
         raise RuntimeError(f"other logins keep changing the link of {wanted.user_id}")
-
-    async def _watch_administrators(self, user_id: str) -> None:
-        """Log a warning when a linked account becomes a server administrator."""
-        is_admin = await self._homeserver.is_administrator(user_id)
-        if is_admin == (user_id in self._administrators):
-            return
-
-        def work(rows: TokenRows) -> bool:
-            return link_rows.set_admin(rows, user_id, is_admin)
-
-        changed = await self._homeserver.transaction("synapse_login_admin", work)
-        if is_admin:
-            self._administrators.add(user_id)
-        else:
-            self._administrators.discard(user_id)
-        if changed and is_admin:
-            self.log.warn(
-                "{user_id} is linked to an account of a password provider, and has become a server"
-                " administrator: anyone who sets passwords there can log in as it",
-                user_id=user_id,
-            )
 
     async def _is_marked(self, user_id: str) -> bool:
         """Say whether an earlier version of this module marked an account as a provider's."""

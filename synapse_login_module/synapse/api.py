@@ -268,6 +268,10 @@ class Homeserver:
         info = await self.api.get_userinfo_by_id(user_id)
         return info is not None and info.is_admin
 
+    async def set_administrator(self, user_id: str, is_admin: bool) -> None:
+        """Make an account a server administrator, or take that away."""
+        await self.api.set_user_admin(user_id, is_admin)
+
     async def require_open(self, user_id: str) -> None:
         """Refuse a user whom ``hs_disabled`` or ``limit_usage_by_mau`` keep out. Synapse checks the
         same before it makes a token.

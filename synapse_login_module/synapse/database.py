@@ -122,9 +122,9 @@ class SynapseDatabase:
 
     def _has_tables(self, rows: CursorRows) -> bool:
         if self._is_sqlite:
-            found = rows.fetch("SELECT name FROM sqlite_master WHERE name = 'synapse_login_links'")
+            found = rows.fetch("SELECT name FROM sqlite_master WHERE name = 'synapse_login_admins'")
         else:
-            found = rows.fetch("SELECT to_regclass('synapse_login_links')::TEXT")
+            found = rows.fetch("SELECT to_regclass('synapse_login_admins')::TEXT")
         return any(name is not None for (name,) in found)
 
     def _is_error(self, error: Exception) -> bool:

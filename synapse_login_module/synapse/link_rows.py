@@ -1,5 +1,7 @@
 """The tables of links and of wishes, which this package adds to Synapse's database.
 
+That of administrators is in ``admin_rows.py``, and is made with them.
+
 A link that is ``pending`` reserves a name for an account that is being registered, and does nothing
 else. A wish is a command's request to end the sessions of a user; see ``wishes.py``.
 """
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple
 
 from synapse_login_module.errors import LinkTaken
 from synapse_login_module.model import Claim, Link
+from synapse_login_module.synapse import admin_rows
 from synapse_login_module.synapse.user_tables import SQLRows
 
 CREATE = (
@@ -26,6 +29,7 @@ CREATE = (
     "CREATE INDEX IF NOT EXISTS synapse_login_links_by_look ON synapse_login_links (looked_at)",
     "CREATE TABLE IF NOT EXISTS synapse_login_wishes (user_id TEXT PRIMARY KEY,"
     " reason TEXT NOT NULL, wished_at BIGINT NOT NULL, locked SMALLINT NOT NULL DEFAULT 0)",
+    admin_rows.CREATE,
 )
 
 _COLUMNS = "user_id, provider, subject, linked_at, pending, admin, locked"

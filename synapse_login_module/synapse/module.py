@@ -196,7 +196,7 @@ class SynapseLoginModule:
         server = self._homeserver
         configs = [each.config for each in self._config.password_providers]
         for warning in modes.of_providers(configs if server.is_main else (), Path.cwd()):
-            self.log.warn("{warning}", warning=warning)
+            self.log.warn("{warning}", warning=warning.line)
         if server.is_main and server.lifetimes.refreshable_access_token is None:
             raise SynapseConfigError(
                 "synapse_login_module needs refreshable_access_token_lifetime in homeserver.yaml:"

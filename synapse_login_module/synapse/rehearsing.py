@@ -179,6 +179,11 @@ class SynapseInFiles:
         found = await self._standing(user_id)
         return found is not None and found.is_admin
 
+    async def set_administrator(self, user_id: str, is_admin: bool) -> None:
+        """Tell what would be done."""
+        does = "makes it a server administrator" if is_admin else "takes that from it"
+        self._trace.add("homeserver", f"{user_id}: the login {does}", outcome="admin")
+
     async def begin(self, account: Account) -> str:
         """Decide what Synapse decides before it begins a session."""
         if account.claim is not None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from synapse_login_module.accounts.assembly import watch_over
 from synapse_login_module.accounts.judge import Judge
 from synapse_login_module.accounts.metering import sweep_meters
-from synapse_login_module.accounts.sweep import AccountSweep
 from synapse_login_module.accounts.watch import Providers
 from synapse_login_module.config.settings import ModuleConfig
 from synapse_login_module.errors import StoreUnavailable
 from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.metrics.recording import Metrics
+from synapse_login_module.synapse.admin_watch import AdministratorWatch
+from synapse_login_module.synapse.administrators import Administrators
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.ending import HomeserverEndings, SessionEnding
 from synapse_login_module.synapse.link_watch import SynapseLinkWatch
@@ -33,9 +35,7 @@ class AccountWatch:
 
     log = Logger()
 
-    def __init__(
-        self, judge: Judge, services: Sequence[AccountSweep | WishService], reactor: Any
-    ) -> None:
+    def __init__(self, judge: Judge, services: Sequence[Service], reactor: Any) -> None:
         self.judge = judge
         self._services = services
         self._reactor = reactor
@@ -86,6 +86,24 @@ def account_watch(
         [
             sweep,
             WishService(homeserver, watch, questions, judge, endings, reactor),
+            AdministratorWatch(
+                homeserver,
+                Administrators(homeserver),
+                _by_name(config, given),
+                config.tokens.account_check_interval / 1000,
+                reactor,
+            ),
         ],
         reactor,
     )
+
+
+def _by_name(
+    config: ModuleConfig, given: Sequence[IPasswordProvider]
+) -> dict[str, IPasswordProvider]:
+    """Map each name of each provider, current and former, to the provider."""
+    return {
+        name: provider
+        for plugin, provider in zip(config.password_providers, given, strict=True)
+        for name in (plugin.name or provider.name, *plugin.former_names)
+    }

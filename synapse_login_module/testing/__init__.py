@@ -25,6 +25,7 @@ from synapse_login_module.testing.names import NameReservationsContract
 from synapse_login_module.testing.providers import (
     DiagnosableContract,
     FindsAccountsContract,
+    NamesAdministratorsContract,
     PasswordProviderContract,
 )
 from synapse_login_module.testing.sessions import refresh
@@ -44,6 +45,7 @@ __all__ = [
     "LeasesContract",
     "LinksContract",
     "NameReservationsContract",
+    "NamesAdministratorsContract",
     "PasswordProviderContract",
     "RateLimitsContract",
     "TokenKeysContract",

@@ -8,7 +8,12 @@ from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from synapse_login_module.errors import InvalidCredentials
-from synapse_login_module.interfaces import IDiagnosable, IFindsAccounts, IPasswordProvider
+from synapse_login_module.interfaces import (
+    IDiagnosable,
+    IFindsAccounts,
+    INamesAdministrators,
+    IPasswordProvider,
+)
 from synapse_login_module.model import (
     AccountStatus,
     EmailIdentifier,
@@ -91,6 +96,7 @@ class PasswordProviderContract(ProviderContract):
             subject = account.subject or account.user_id
             known.add((account.user_id, subject))
             self.assertIn(account.status, (None, AccountStatus.ACTIVE))
+            self.assertIn(account.admin, (None, False, True))
             status = await provider.account_status(subject)
             self.assertIs(
                 status, AccountStatus.ACTIVE if self.knows_accounts else AccountStatus.UNVERIFIABLE
@@ -169,6 +175,33 @@ class FindsAccountsContract(ProviderContract):
             PhoneIdentifier("4477009001230"),
         ):
             self.assertIsNone(await provider.find(identifier), identifier)
+
+
+class NamesAdministratorsContract(ProviderContract):
+    """The contract of :class:`~synapse_login_module.interfaces.INamesAdministrators`.
+
+    The backend needs the accounts of :class:`PasswordProviderContract`. Alice is an administrator,
+    and :attr:`other_user` is none.
+
+    :cvar other_user: the local part and the password of another account.
+    """
+
+    other_user = ("bob", "can-we-fix-it")
+
+    async def test_administrators(self) -> None:
+        """It says the same with a password and without, and nothing of unknown accounts."""
+        provider: Any = await self._provider()
+        verifyObject(INamesAdministrators, provider)
+        self.assertIs(provider.names_administrators, True)
+        for name, password, expected in (
+            ("alice", "wonderland", True),
+            (*self.other_user, False),
+        ):
+            account = await provider.authenticate(_user(name), password)
+            self.assertIs(account.admin, expected)
+            self.assertIs(await provider.is_administrator(account.subject), expected)
+        for subject in ("nobody", "@nobody:example.com", "@alice:elsewhere.example"):
+            self.assertIsNone(await provider.is_administrator(subject), subject)
 
 
 class DiagnosableContract(ProviderContract):

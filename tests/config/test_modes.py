@@ -22,7 +22,7 @@ class ModesTests(SynchronousTestCase):
         """Return the warnings for a configuration file of this mode."""
         path = write_config(self.folder, config)
         path.chmod(mode)
-        return list(modes.warnings(yaml_loader.load(path), path))
+        return [each.line for each in modes.warnings(yaml_loader.load(path), path)]
 
     def provider(self, **config: Any) -> dict[str, Any]:
         """Return a configuration with one provider."""
@@ -55,6 +55,10 @@ class ModesTests(SynchronousTestCase):
                 "password_providers.0.config.postgresql",
             ),
             (
+                self.provider(mysql={"password": "geheim"}),
+                "password_providers.0.config.mysql.password",
+            ),
+            (
                 {**good_config(), "token_store": {"config": {"dsn": "host=a password = geheim"}}},
                 "token_store.config.dsn",
             ),
@@ -64,6 +68,19 @@ class ModesTests(SynchronousTestCase):
         for dsn in ("host=a passfile=geheim", "postgres://a@b/c"):
             config = {**good_config(), "token_store": {"config": {"dsn": dsn}}}
             self.assertEqual(self.warnings(0o644, config), [])
+        template = self.provider(request={"password": "{password}"})
+        self.assertEqual(self.warnings(0o644, template), [])
+
+    def test_password_file_of_a_database(self) -> None:
+        """The file with the password of a MySQL user is reported if all users can read it."""
+        password = self.file("password", 0o604)
+        self.assertEqual(
+            self.warnings(0o640, self.provider(mysql={"password_file": "password"})),
+            [
+                "password_providers.0.config.mysql.password_file: everybody can read it:"
+                f" chmod o-rwx {password}"
+            ],
+        )
 
     def test_files(self) -> None:
         """Files of secrets, accounts that a group may change, and the database are reported too."""

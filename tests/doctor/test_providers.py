@@ -21,6 +21,7 @@ from tests.doctor.case import DoctorCase, reactor
 from tests.providers.ldap.case import ALICE, SEARCH
 from tests.support.certificates import Authority, Certificate
 from tests.support.configuration import CHEAP_HASH, password_hash
+from tests.support.mariadb import DATABASE, shared_mariadb
 from tests.support.ports import free_port
 from tests.support.postgresql import PostgreSQL, shared_postgresql
 from tests.support.slapd import PEOPLE, READER_DN, Slapd
@@ -363,6 +364,69 @@ class SQLDoctorTests(ProviderDoctorCase):
         findings = await self.examine(SQL, postgresql=dsn, queries=queries)
         found = "finds an account that does not exist"
         self.assert_line(findings, Level.WARNING, "provider sql", found, "WHERE clause")
+
+
+class MariaDBDoctorTests(ProviderDoctorCase):
+    """The same on MariaDB."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = shared_mariadb()
+        self.server.query("DROP TABLE IF EXISTS accounts", dbname=DATABASE)
+        self.server.query("CREATE TABLE accounts (name TEXT, hash TEXT)", dbname=DATABASE)
+
+    async def examined(self, query: str = "", **mysql: Any) -> list[Finding]:
+        """Run ``doctor`` with a query, and other keys of ``mysql`` than usual."""
+        queries = {"by_user": query} if query else SQLDoctorTests.queries
+        return await self.examine(SQL, mysql={**self.server.config, **mysql}, queries=queries)
+
+    async def test_well(self) -> None:
+        """A query that is answered is a line."""
+        self.assert_well(await self.examined(), "provider sql")
+
+    async def test_query(self) -> None:
+        """A query that the server refuses is a failure, and says what to do."""
+        query = SQLDoctorTests.queries["by_user"]
+        for wrong, found, advice in (
+            (query.replace("accounts", "nowhere"), "doesn't exist", "make the table"),
+            (query.replace("hash AS", "hush AS"), "Unknown column", "correct the query"),
+            (query.replace("FROM", "FROM FROM"), "SQL syntax", "correct the query"),
+            (query.replace("accounts", "mysql.user"), "command denied", "GRANT SELECT on it"),
+        ):
+            findings = await self.examined(wrong)
+            self.assert_line(findings, Level.FAILED, "provider sql", found, advice)
+
+    async def test_finds_everybody(self) -> None:
+        """A query that finds an account that does not exist is a warning."""
+        self.server.query("INSERT INTO accounts VALUES ('bob', '')", dbname=DATABASE)
+        findings = await self.examined(f"{SQLDoctorTests.queries['by_user']} OR true")
+        found = "finds an account that does not exist"
+        self.assert_line(findings, Level.WARNING, "provider sql", found, "WHERE clause")
+
+    async def test_login(self) -> None:
+        """A server that is away, or lets us in nowhere, is a failure; no password is printed."""
+        other: dict[str, Any]
+        for other, found, advice in (
+            ({"password": SECRET}, "Access denied", "correct user, password"),
+            ({"database": "mysql"}, "to database 'mysql'", "GRANT SELECT on its tables"),
+            ({"port": free_port()}, "refused", "start the server there, or correct mysql"),
+            ({"host": "db.invalid"}, "cannot resolve", "correct the name in mysql"),
+            ({"tls": True}, "SSL is required", "set up TLS at the server"),
+        ):
+            findings = await self.examined(**other)
+            self.assert_line(findings, Level.FAILED, "provider sql", found, advice)
+        self.server.query("GRANT ALL ON gone.* TO matrix")
+        findings = await self.examined(database="gone")
+        self.server.query("REVOKE ALL ON gone.* FROM matrix")
+        found = "Unknown database 'gone'"
+        self.assert_line(findings, Level.FAILED, "provider sql", found, "create it")
+
+    async def test_unverified(self) -> None:
+        """A server on another machine whose certificate is not verified is a warning."""
+        findings = await self.examined(host="db.invalid", verify_certificate=False)
+        found = "anyone in between can pose as db.invalid"
+        advice = "set tls and verify_certificate in mysql to true"
+        self.assert_line(findings, Level.WARNING, "provider sql", found, advice)
 
 
 class FileDoctorTests(ProviderDoctorCase):

@@ -34,7 +34,10 @@ DOCS = REPOSITORY / "docs" / "providers"
 
 PAGES = [
     DOCS / f"{name}.rst"
-    for name in ("cred", "files", "http", "resilience", "sql", "writing-a-provider")
+    for name in (
+        *("cred", "files", "http", "pam", "resilience", "saslauthd", "sql"),
+        "writing-a-provider",
+    )
 ]
 """The pages that are tested here."""
 
@@ -105,6 +108,7 @@ class ConfigTests(SynchronousTestCase):
         for name in ("matrix.htpasswd", "passwd"):
             (self.folder / name).write_text(f"alice:{WONDERLAND}\n")
         (self.folder / "passwords").write_text("alice:wonderland\n")
+        (self.folder / "mysql-password").write_text("a long random password\n")
         (self.folder / "service.secret").write_text("Bearer 3f9c\n")
         authority = Authority()
         own = authority.sign("127.0.0.1")
@@ -133,10 +137,12 @@ class ConfigTests(SynchronousTestCase):
                 continue
             if "postgresql:" in block.text and find_spec("psycopg") is None:
                 raise SkipTest("psycopg is not installed")
+            if "mysql:" in block.text and find_spec("pymysql") is None:
+                raise SkipTest("PyMySQL is not installed")
             plan = self.check(self.here(block.text))
             build_backends(plan, reactor)
             checked += 1
-        self.assertEqual(checked, 8)
+        self.assertEqual(checked, 11)
 
     def test_module(self) -> None:
         """The module inside Synapse takes its block; what is configured is what was before."""
@@ -150,12 +156,15 @@ class ConfigTests(SynchronousTestCase):
 
     def test_every_key(self) -> None:
         """Every key that a provider takes is in its page's list."""
-        for page, name in (
-            ("http.rst", "http.config"),
-            ("sql.rst", "sql.config"),
-            ("cred.rst", "cred"),
-            ("files.rst", "files.htpasswd"),
-            ("files.rst", "files.passwd"),
+        for page, name, keys in (
+            ("http.rst", "http.config", "_Keys"),
+            ("sql.rst", "sql.config", "_Keys"),
+            ("sql.rst", "sql.mysql_server", "MySQLKeys"),
+            ("cred.rst", "cred", "_Keys"),
+            ("pam.rst", "pam.config", "_Keys"),
+            ("saslauthd.rst", "saslauthd.provider", "_Keys"),
+            ("files.rst", "files.htpasswd", "_Keys"),
+            ("files.rst", "files.passwd", "_Keys"),
         ):
             module: Any = import_module(f"synapse_login_module.providers.{name}")
             text = (DOCS / page).read_text("utf-8")
@@ -164,7 +173,7 @@ class ConfigTests(SynchronousTestCase):
                 for line in re.findall(r"^(``\w+``(?:, ``\w+``)*)$", text, re.MULTILINE)
                 for key in re.findall(r"\w+", line)
             }
-            self.assertLessEqual(set(module._Keys.model_fields), listed, page)
+            self.assertLessEqual(set(getattr(module, keys).model_fields), listed, page)
         text = (DOCS / "resilience.rst").read_text("utf-8")
         for key in set(settings.ProviderPlugin.model_fields) - {"module", "config"}:
             self.assertIn(f"\n``{key}``\n", text)

@@ -17,6 +17,7 @@ from tests.support.folders import temporary_folder
 from tests.support.process import require
 
 _PROVIDERS = "synapse_login_module.providers"
+_MYSQL = {"host": "db.example.com", "user": "a", "password": "geheim", "database": "c"}
 _CLIENTS = {"type": "http", "port": 8008, "resources": [{"names": ["client"]}]}
 _OURS = {"type": "http", "port": 8009, "resources": []}
 
@@ -39,7 +40,7 @@ class ListenTests(CheckCase):
         """A socket that systemd opens is not tried, and no mistake."""
         description = "systemd:domain=INET:index=0"
         found = self.check(good_config(listen=[description]))
-        self.assertEqual(found, Checked([], [f"the socket {description}, which systemd opens"]))
+        self.assertEqual(found, Checked([], [], [f"the socket {description}, which systemd opens"]))
 
 
 class NotTriedTests(CheckCase):
@@ -47,11 +48,11 @@ class NotTriedTests(CheckCase):
 
     def test_nothing(self) -> None:
         """A configuration with files alone has no untried services."""
-        self.assertEqual(self.check(good_config()), Checked([], []))
+        self.assertEqual(self.check(good_config()), Checked([], [], []))
 
     def test_named(self) -> None:
         """Each backend that was not connected to is named, without secrets."""
-        require("ldaptor", "psycopg")
+        require("ldaptor", "psycopg", "pymysql")
         providers = [
             {
                 "module": f"{_PROVIDERS}.LDAPProvider",
@@ -73,6 +74,14 @@ class NotTriedTests(CheckCase):
                     "queries": {"by_user": "SELECT hash FROM a WHERE b = %(localpart)s"},
                 },
             },
+            {
+                "module": f"{_PROVIDERS}.SQLProvider",
+                "name": "shop",
+                "config": {
+                    "mysql": _MYSQL,
+                    "queries": {"by_user": "SELECT hash FROM a WHERE b = %(localpart)s"},
+                },
+            },
         ]
         store = {
             "module": "synapse_login_module.stores.PostgreSQLTokenStore",
@@ -86,6 +95,7 @@ class NotTriedTests(CheckCase):
                 "the directory at ldaps://b.example.com",
                 "the service at https://auth.example.com:444",
                 "the PostgreSQL at db.example.com",
+                "the MySQL at db.example.com, port 3306",
                 "the PostgreSQL at 127.0.0.1, port 1",
             ],
         )
@@ -96,7 +106,7 @@ class SecretTests(CheckCase):
 
     def test_never_told(self) -> None:
         """No message holds a pepper or a password of a directory or database."""
-        require("ldaptor", "psycopg")
+        require("ldaptor", "psycopg", "pymysql")
         pgpass = "host=db user=a password=geheim"
         given: dict[str, Any] = {
             "server_name": "example.com",
@@ -117,6 +127,14 @@ class SecretTests(CheckCase):
                     "config": {
                         "postgresql": pgpass,
                         "pepper": "geheim",
+                        "queries": {"by_user": "SELECT a FROM b WHERE c = %(localpart)s"},
+                    },
+                },
+                {
+                    "module": f"{_PROVIDERS}.SQLProvider",
+                    "name": "shop",
+                    "config": {
+                        "mysql": _MYSQL,
                         "queries": {"by_user": "SELECT a FROM b WHERE c = %(localpart)s"},
                     },
                 },
@@ -143,7 +161,9 @@ class SecretTests(CheckCase):
                 "{geheim",
             ),
         )
-        secret_places = {"pepper", "bind_password", "postgresql", "dsn", "key", "url", "servers"}
+        secret_places = {
+            *("pepper", "bind_password", "postgresql", "password", "dsn", "key", "url", "servers"),
+        }
         for path in _leaves(given):
             values = odd if {*path} & secret_places else (None, 5, [], "")
             for value in values:
@@ -199,7 +219,7 @@ class HomeserverTests(CheckCase):
 
     def test_good(self) -> None:
         """The module's block is checked, and the rest of the file is ignored."""
-        self.assertEqual(self.check(self.homeserver(self.block())), Checked([], []))
+        self.assertEqual(self.check(self.homeserver(self.block())), Checked([], [], []))
 
     def test_mistakes(self) -> None:
         """Mistakes in the block are reported with their path in Synapse's file."""
@@ -238,7 +258,7 @@ class HomeserverTests(CheckCase):
         """``delegated: true`` alone is a whole block, for which no listener is missing."""
         enabled = {"matrix_authentication_service": {"enabled": True}, "listeners": [_CLIENTS]}
         self.assertEqual(
-            self.check(self.homeserver({"delegated": True}, **enabled)), Checked([], [])
+            self.check(self.homeserver({"delegated": True}, **enabled)), Checked([], [], [])
         )
         self.assertEqual(
             self.mistakes(self.homeserver({"delegated": True, "hashing": {}}, **enabled)),
@@ -252,8 +272,8 @@ class HomeserverTests(CheckCase):
         """``delegated: true`` in a Synapse that does not delegate is a warning."""
         for service in (None, {}, {"enabled": False}, 5):
             config = self.homeserver({"delegated": True}, matrix_authentication_service=service)
-            (said,) = self.check(config).warnings
-            self.assertTrue(said.startswith("modules.1.config.delegated: "), said)
+            (said,) = self.check(config).settings
+            self.assertEqual(said.what, "modules.1.config.delegated")
 
     def test_no_module(self) -> None:
         """A file of Synapse without the module is reported."""
@@ -267,9 +287,7 @@ class HomeserverTests(CheckCase):
     def test_listeners(self) -> None:
         """A listener for the module that is missing, or without x_forwarded, gives a warning."""
         found = self.check(self.homeserver(self.block(), listeners=[_CLIENTS]))
-        self.assertEqual(
-            [each.partition(":")[0] for each in found.warnings], ["listeners", "listeners.0"]
-        )
+        self.assertEqual([each.what for each in found.settings], ["listeners", "listeners.0"])
 
     def test_modes(self) -> None:
         """The modes of files that the block names are checked too."""
@@ -277,5 +295,5 @@ class HomeserverTests(CheckCase):
         users.write_text(f"users: {{alice: {{password_hash: '{CHEAP_HASH}'}}}}")
         users.chmod(0o660)
         provider = {"module": f"{_PROVIDERS}.BcryptProvider", "config": {"path": str(users)}}
-        (said,) = self.check(self.homeserver({"password_providers": [provider]})).warnings
-        self.assertTrue(said.startswith("modules.1.config.password_providers.0.config.path: "))
+        (said,) = self.check(self.homeserver({"password_providers": [provider]})).modes
+        self.assertEqual(said.what, "modules.1.config.password_providers.0.config.path")

@@ -656,6 +656,8 @@ class OutageTests(PostgreSQLCase):
         self.server.hold()
         self.addCleanup(self.server.release)
         await self.unavailable(store.ping())
+        # The request times out before its connection does. An answer in between keeps that.
+        await until(lambda: not store._postgresql._idle)
         self.server.release()
         # Another one may have been opened since, for the keys that are read now and then.
         await until(lambda: not idle & set(self.server.backends()))

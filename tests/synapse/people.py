@@ -1,9 +1,11 @@
 """A password provider with subjects of its own. The Synapse under test loads it, no test does.
 
 Its file, YAML, is read at each request: names, exactly as they are to be given, and for each of
-them ``password``, and perhaps ``subject``, ``user_id`` (full), ``emails``, ``display_name`` and
-``status``. A name that begins with ``*`` stands for any spelling of the rest in upper and lower
-case; such an account has no spelling of its own, so that the folded name is its subject.
+them ``password``, and perhaps ``subject``, ``user_id`` (full), ``emails``, ``display_name``,
+``status`` and ``admin``. A name that begins with ``*`` stands for any spelling of the rest in upper
+and lower case; such an account has no spelling of its own, so that the folded name is its subject.
+
+While there is a file ``no-directory`` beside it, nothing can be known about administrators.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import yaml
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer, provider
 
-from synapse_login_module.errors import InvalidCredentials
-from synapse_login_module.interfaces import IPasswordProvider
+from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
+from synapse_login_module.interfaces import INamesAdministrators, IPasswordProvider
 from synapse_login_module.model import (
     Account,
     AccountStatus,
@@ -32,12 +34,13 @@ from synapse_login_module.plugin import Environment, IPluginClass
 from tests.synapse import whole_log  # noqa: F401
 
 
-@implementer(IPasswordProvider)
+@implementer(IPasswordProvider, INamesAdministrators)
 @provider(IPluginClass)
 class PeopleProvider:
     """See above."""
 
     name = "people"
+    names_administrators = True
 
     @staticmethod
     def parse_config(config: Mapping[str, Any], folder: Path) -> Path:
@@ -62,6 +65,12 @@ class PeopleProvider:
                 return succeed(account.status)
         return succeed(None)
 
+    def is_administrator(self, subject: str) -> Deferred[bool | None]:
+        if (self._path.parent / "no-directory").exists():
+            return fail(ProviderUnavailable("there is no directory"))
+        found = [account for _, account, _ in self._people() if account.subject == subject]
+        return succeed(found[0].admin if found else None)
+
     def _people(self) -> Iterator[tuple[str, Account, str]]:
         people = yaml.safe_load(self._path.read_text()) if self._path.exists() else {}
         for name, person in (people or {}).items():
@@ -73,6 +82,7 @@ class PeopleProvider:
                 emails=tuple(person.get("emails", ())),
                 status=AccountStatus(person.get("status", "active")),
                 subject=person.get("subject", spelled),
+                admin=person.get("admin"),
             )
             yield name, account, person["password"]
 

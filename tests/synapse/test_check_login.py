@@ -160,6 +160,13 @@ class ForetoldTests(LinkCase):
         self.server.query("UPDATE users SET admin = 1 WHERE name = ?", user_id(name))
         return Login(name, self.person(name))
 
+    async def named_admin(self) -> Login:
+        """A linked person whose provider says that the account is an administrator."""
+        login = await self.linked()
+        self.people[login.user]["admin"] = True
+        self.write_people()
+        return login
+
     async def numeric(self) -> Login:
         """A name that Synapse keeps for guests."""
         name = fresh("")
@@ -224,6 +231,7 @@ class ForetoldTests(LinkCase):
             Case("password", ForetoldTests.with_password, 403, "it has a local password"),
             Case("passwordless", ForetoldTests.passwordless_there, 200, "would link it"),
             Case("admin", ForetoldTests.admin, 403, "a server administrator's"),
+            Case("named", ForetoldTests.named_admin, 200, "makes it a server administrator"),
         )
 
     async def test_lines(self) -> None:

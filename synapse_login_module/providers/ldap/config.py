@@ -17,16 +17,17 @@ from synapse_login_module.config.files import ReadFile, read_secret
 from synapse_login_module.config.settings import PositiveDuration
 from synapse_login_module.config.validation import FilePath, Strict, config_path, validate
 from synapse_login_module.errors import ConfigError, Mistakes
-from synapse_login_module.model import AccountStatus
+from synapse_login_module.model import AccountStatus, fold
 from synapse_login_module.outbound.tls import read_authorities
+from synapse_login_module.providers.ldap.administrators import AdminGroup
 from synapse_login_module.providers.ldap.connection import LDAPServer
 from synapse_login_module.providers.ldap.directory import Settings
-from synapse_login_module.providers.ldap.filters import PLACEHOLDER, filled, parsed
+from synapse_login_module.providers.ldap.filters import PLACEHOLDER, equals, filled, parsed
+from synapse_login_module.providers.ldap.localparts import ATTRIBUTE, Localpart, localpart_of
 from synapse_login_module.providers.ldap.names import Template
 from synapse_login_module.providers.ldap.tls import tls_for
 
 _PORTS = {"ldap": 389, "ldaps": 636}
-_ATTRIBUTE = r"^[A-Za-z][A-Za-z0-9-]*$"
 _DISTINGUISHED_NAME = re.compile(r"[A-Za-z0-9.-]+ *=")
 
 _DISABLED = {"active_directory": "(userAccountControl:1.2.840.113556.1.4.803:=2)"}
@@ -36,7 +37,7 @@ _LOCKED = {
     "389ds": "(|(nsAccountLock=TRUE)(accountUnlockTime=19700101000000Z)(accountUnlockTime>={now}))",
 }
 
-_Attribute = Annotated[str, Field(pattern=_ATTRIBUTE)]
+_Attribute = Annotated[str, Field(pattern=ATTRIBUTE)]
 _Domain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 _Text = Annotated[str, Field(min_length=1)]
 
@@ -64,7 +65,9 @@ class _Keys(Strict):
     base: _Text | None = None
     domain: _Domain | None = None
     filter: str | None = None
+    localpart: Any = None
     group_filter: str | None = None
+    admin_group: _Text | None = None
     attributes: _Attributes = _Attributes()
     disabled_filter: str | None = None
     locked_filter: str | None = None
@@ -84,18 +87,31 @@ class LDAPConfig:
     :param settings: the servers and how to connect to them.
     :param template: makes the distinguished name of a local part's entry; ``None`` if
         ``bind_dn_template`` is not configured or makes no distinguished name.
-    :param user_filter: finds the entry of a local part below ``base``; ``None`` if ``template``
-        makes its name.
+    :param localpart: makes the local part of a user ID from an entry.
+    :param user_filter: finds the entry of the name that a user types, below ``base``; ``None`` if
+        that name is the local part, or ``template`` makes the entry's name from it.
     :param group_filter: the filter that every account must match; ``None`` for no condition.
     :param statuses: the filters of accounts that are not active. The first that matches counts.
+    :param admin_group: the group of server administrators; ``None`` for none.
     """
 
     keys: _Keys
     settings: Settings
     template: Template | None
+    localpart: Localpart
     user_filter: Any
     group_filter: Any
     statuses: Sequence[tuple[AccountStatus, Any]]
+    admin_group: AdminGroup | None
+
+    @property
+    def only_inside_synapse(self) -> Mapping[str, str]:
+        """The keys that mean nothing elsewhere; see
+        :class:`~synapse_login_module.plugin.IPluginClass`.
+        """
+        if self.admin_group is None:
+            return {}
+        return {"admin_group": "it makes administrators of Synapse; see homeserver.config.admins"}
 
     @property
     def not_tried(self) -> Sequence[str]:
@@ -113,13 +129,16 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
     """
     keys = validate(_Keys, config)
     mistakes = Mistakes()
-    template, group_filter, user_filter = None, None, None
+    template, group_filter, user_filter, admin_group = None, None, None, None
+    localpart: Any = None
     servers: Sequence[LDAPServer] = ()
     bind_password = ""
     with mistakes.gathered():
+        localpart = _localpart(keys)
+    with mistakes.gathered():
         template = _template(keys)
         _check_names(keys, template is not None)
-        user_filter = _user_filter(keys) if template is None else None
+        user_filter = _user_filter(keys)
     statuses = []
     for status, key, presets in (
         (AccountStatus.DEACTIVATED, "disabled_filter", _DISABLED),
@@ -132,6 +151,8 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
     if keys.group_filter is not None:
         with mistakes.gathered():
             group_filter = _filter("group_filter", keys.group_filter)
+    with mistakes.gathered():
+        admin_group = _admin_group(keys)
     with mistakes.gathered():
         servers = _servers(keys, folder)
     with mistakes.gathered():
@@ -150,9 +171,11 @@ def parse(config: Mapping[str, Any], folder: Path) -> LDAPConfig:
             queue=keys.queue,
         ),
         template,
+        localpart,
         user_filter,
         group_filter,
         statuses,
+        admin_group,
     )
 
 
@@ -188,9 +211,25 @@ def _check_names(keys: _Keys, named: bool) -> None:
         raise ConfigError("timeout", "it must be longer than connect_timeout and read_timeout")
 
 
+def _localpart(keys: _Keys) -> Localpart:
+    """Check that accounts can be known by something else than the names that are made."""
+    localpart = localpart_of(keys.localpart, keys.attributes.uid)
+    if keys.localpart is None:
+        return localpart
+    if "uid" in keys.attributes.model_fields_set:
+        raise ConfigError("localpart", "it takes the place of attributes.uid")
+    if keys.base is None or keys.bind_dn_template is not None:
+        raise ConfigError("localpart", "entries are searched for it below base, by no template")
+    if fold(keys.attributes.subject or "") in map(fold, localpart.attributes):
+        raise ConfigError(
+            "attributes.subject", "localpart is made of it, and a name is given to others later"
+        )
+    return localpart
+
+
 def _user_filter(keys: _Keys) -> Any:
     if keys.filter is None:
-        return _filter("attributes.uid", f"({keys.attributes.uid}={PLACEHOLDER})")
+        return None
     user_filter = _filter("filter", keys.filter)
     if filled(user_filter, "a").toWire() == user_filter.toWire():
         raise ConfigError(
@@ -198,6 +237,23 @@ def _user_filter(keys: _Keys) -> Any:
             f"{PLACEHOLDER} is no value in it; what every account matches goes in group_filter",
         )
     return user_filter
+
+
+def _admin_group(keys: _Keys) -> AdminGroup | None:
+    text = keys.admin_group
+    if text is None:
+        return None
+    if keys.base is None:
+        raise ConfigError("admin_group", "it needs base, below which members are found by their id")
+    if text.startswith("("):
+        return AdminGroup(text, _filter("admin_group", text), None)
+    try:
+        Template(text)
+    except ValueError:
+        raise ConfigError(
+            "admin_group", "neither a distinguished name nor a filter in brackets"
+        ) from None
+    return AdminGroup(text, equals("memberOf", text), text)
 
 
 def _preset_or_filter(key: str, text: str, presets: Mapping[str, str]) -> Any:

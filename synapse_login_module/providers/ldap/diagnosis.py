@@ -12,6 +12,7 @@ from synapse_login_module.common.concurrency import at_once
 from synapse_login_module.model import Finding
 from synapse_login_module.model.findings import failed, good, in_milliseconds, on_one_line, warning
 from synapse_login_module.outbound.examining import advice_on_connecting, of_certificate
+from synapse_login_module.providers.ldap.administrators import AdminGroup, proof
 from synapse_login_module.providers.ldap.connection import (
     ENTRIES,
     Connection,
@@ -39,6 +40,7 @@ class DirectoryDiagnosis:
     :param base: the distinguished name that accounts are searched below; ``None`` for none.
     :param any_account: a search that finds some account; ``None`` if there can be none.
     :param clock: the wall clock, seconds since the epoch.
+    :param admin_group: the group of server administrators; ``None`` for none.
     """
 
     def __init__(
@@ -48,12 +50,14 @@ class DirectoryDiagnosis:
         any_account: Search | None,
         reactor: Any,
         clock: Callable[[], float],
+        admin_group: AdminGroup | None = None,
     ) -> None:
         self._settings = settings
         self._base = base
         self._any_account = any_account
         self._reactor = reactor
         self._clock = clock
+        self._admin_group = admin_group
 
     async def of_all(self) -> list[Finding]:
         """Examine all servers, side by side."""
@@ -99,6 +103,10 @@ class DirectoryDiagnosis:
             began = time.perf_counter()
             result = await self._search(connection, self._any_account)
             findings += self._of_accounts(self._any_account, result, _since(began))
+            group = self._admin_group
+            if group is not None:
+                result = await self._search(connection, proof(group, self._any_account))
+                findings.append(self._of_group(group, result))
         return findings
 
     async def _search(self, connection: Connection, search: Search) -> Result:
@@ -125,6 +133,12 @@ class DirectoryDiagnosis:
             )
         else:
             yield good("search", f"accounts are found below {search.base!s}, in {took}")
+
+    def _of_group(self, group: AdminGroup, result: Result) -> Finding:
+        if result.entries:
+            return good("admin_group", f"{group.text} is there")
+        found = f"{group.text} has no member, or is not there, or {self._reader} may not see it"
+        return warning("admin_group", found, "correct admin_group, or allow bind_dn to read there")
 
     @property
     def _reader(self) -> str:

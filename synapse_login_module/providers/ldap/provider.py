@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,32 +15,32 @@ from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
 from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable, UnusableAccount
-from synapse_login_module.interfaces import IDiagnosable, IFindsAccounts, IPasswordProvider
+from synapse_login_module.interfaces import (
+    IDiagnosable,
+    IFindsAccounts,
+    INamesAdministrators,
+    IPasswordProvider,
+)
 from synapse_login_module.model import (
     Account,
     AccountStatus,
-    EmailIdentifier,
     Finding,
     Identifier,
     UserId,
-    UserIdentifier,
-    canonical_email,
     fold,
-    localpart_from,
 )
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers.identifiers import (
-    Named,
-    user_id_from,
-    without_domain,
-)
+from synapse_login_module.providers.identifiers import Named, without_domain
+from synapse_login_module.providers.ldap.administrators import Administrators
 from synapse_login_module.providers.ldap.bind_times import BindTimes
 from synapse_login_module.providers.ldap.config import LDAPConfig, parse
 from synapse_login_module.providers.ldap.diagnosis import DirectoryDiagnosis
 from synapse_login_module.providers.ldap.directory import Directory
 from synapse_login_module.providers.ldap.filters import ANY
+from synapse_login_module.providers.ldap.localparts import texts
 from synapse_login_module.providers.ldap.messages import Entry, Result, Search, can_be_sent
 from synapse_login_module.providers.ldap.names import filled_name
+from synapse_login_module.providers.ldap.naming import Naming
 from synapse_login_module.providers.ldap.result_codes import (
     INVALID_CREDENTIALS,
     Bind,
@@ -47,12 +48,12 @@ from synapse_login_module.providers.ldap.result_codes import (
 )
 from synapse_login_module.providers.ldap.searches import Searches
 from synapse_login_module.providers.ldap.statuses import NO_ATTRIBUTES, Statuses
-from synapse_login_module.providers.ldap.subjects import Subjects, condition
+from synapse_login_module.providers.ldap.subjects import condition
 
 T = TypeVar("T")
 
 
-@implementer(IPasswordProvider, IFindsAccounts, IDiagnosable)
+@implementer(IPasswordProvider, IFindsAccounts, IDiagnosable, INamesAdministrators)
 @provider(IPluginClass)
 class LDAPProvider(Service):
     """Finds the entry of an account in a directory, and binds as it with the password.
@@ -85,12 +86,10 @@ class LDAPProvider(Service):
             if config.template is None
             else filled_name(self._template, self._unknown)
         )
-        self._subjects = Subjects(
-            config.keys.attributes.subject, searchable=config.keys.base is not None
-        )
-        uid, mail, name = self._attributes.uid, self._attributes.mail, self._attributes.name
-        read = dict.fromkeys((uid, mail, name, *self._subjects.attributes))
         self._server_name = environment.server_name
+        self._naming = Naming(config, self._server_name)
+        mail, name = self._attributes.mail, self._attributes.name
+        read = dict.fromkeys((*self._naming.attributes, mail, name))
         self._searches = Searches(
             config, self._server_name, [each for each in read if each is not None]
         )
@@ -98,6 +97,13 @@ class LDAPProvider(Service):
         self._reactor = environment.reactor
         self._bind_times = BindTimes(environment.reactor, environment.random)
         self._directory = Directory(config.settings, environment.reactor)
+        self.names_administrators = config.admin_group is not None
+        self._administrators = Administrators(
+            config.admin_group,
+            self._directory,
+            self._searches.for_any_account(),
+            environment.clock,
+        )
         if not config.keys.verify_certificate:
             self.log.warn("LDAP: certificates are not checked (verify_certificate: false)")
         if self._template and config.template is None:
@@ -109,6 +115,7 @@ class LDAPProvider(Service):
     def startService(self) -> None:
         """Start, and check in the background that some account can be found."""
         super().startService()
+        self._administrators.announce()
         self._directory.startService()
         self.looking = Deferred.fromCoroutine(self._look_for_accounts())
         self.looking.addErrback(self._cannot_look)
@@ -136,6 +143,16 @@ class LDAPProvider(Service):
         asked = self._status_by_name(search, user_id.localpart, exactly)
         return self._in_time(Deferred.fromCoroutine(asked))
 
+    def is_administrator(self, subject: str) -> Deferred[bool | None]:
+        """Look at ``admin_group``; see
+        :class:`~synapse_login_module.interfaces.INamesAdministrators`.
+        """
+        wanted = condition(subject)
+        if wanted is None or subject.startswith("@"):
+            return succeed(None)
+        asked = self._administrators.look(self._searches.for_id(*wanted))
+        return self._in_time(Deferred.fromCoroutine(asked))
+
     def find(self, identifier: Identifier) -> Deferred[Account | None]:
         """Find an account; see :class:`~synapse_login_module.interfaces.IFindsAccounts`."""
         identifier = without_domain(identifier, self._config.keys.domain)
@@ -150,6 +167,7 @@ class LDAPProvider(Service):
             self._searches.for_any_account(),
             self._reactor,
             self._clock,
+            self._config.admin_group,
         )
         return Deferred.fromCoroutine(diagnosis.of_all())
 
@@ -182,14 +200,15 @@ class LDAPProvider(Service):
         search = self._searches.for_identifier(identifier)
         if search is None:
             # It is no user of this server, even if the directory is unavailable.
-            search_for_unknown = self._searches.for_localpart(self._unknown)
+            search_for_unknown = self._searches.for_nobody(self._unknown)
             with suppress(ProviderUnavailable):
-                await self._directory.search(*self._statuses.searches(search_for_unknown))
+                await self._directory.search(*self._login_searches(search_for_unknown))
                 await self._bind_unknown(password)
             return None
-        results = await self._directory.search(*self._statuses.searches(search))
+        results = await self._find_for_login(search, self._searches.for_made_name(identifier))
+        admin = self._administrators.take(results)
         found = results[0]
-        who = self._who(found, identifier)
+        who = self._naming.who(found, identifier)
         if who is None:
             await self._bind_unknown(password)
             return None
@@ -208,7 +227,22 @@ class LDAPProvider(Service):
             raise InvalidCredentials(user_id=who.user_id)
         user_id = who.require_user_id(self.log, self.name)
         status = await self._status_after_bind(entry, self._statuses.status(results))
-        return self._account(entry, who, user_id, status)
+        return replace(self._account(entry, who, user_id, status), admin=admin)
+
+    def _login_searches(self, search: Search) -> list[Search]:
+        return [*self._statuses.searches(search), *self._administrators.searches(search)]
+
+    async def _find_for_login(self, search: Search, other: Search | None) -> list[Result]:
+        """Search for the entry of a login.
+
+        :param other: a search that counts if the first one finds nothing.
+        """
+        if other is None:
+            return await self._directory.search(*self._login_searches(search))
+        searches = self._login_searches(search), self._login_searches(other)
+        results = await self._directory.search(*searches[0], *searches[1])
+        middle = len(searches[0])
+        return results[:middle] if results[0].entries else results[middle:]
 
     async def _find(self, identifier: Identifier) -> Account | None:
         """Search for the entry of an account."""
@@ -216,20 +250,20 @@ class LDAPProvider(Service):
         if search is None:
             return None
         results = await self._directory.look(*self._statuses.searches(search))
-        who = self._who(results[0], identifier)
+        who = self._naming.who(results[0], identifier)
         if who is None or who.user_id is None:
             return None
         status = self._statuses.status(results)
         return self._account(results[0].entries[0], who, who.user_id, status)
 
     def _account(self, entry: Entry, who: Named, user_id: str, status: AccountStatus) -> Account:
-        names = _texts(entry, self._attributes.name)
+        names = texts(entry, self._attributes.name)
         return Account(
             user_id,
             names[0] if names else None,
-            _texts(entry, self._attributes.mail),
+            texts(entry, self._attributes.mail),
             status=status,
-            subject=self._subject(entry, who),
+            subject=self._naming.subject(entry, who),
         )
 
     async def _bind_unknown(self, password: str) -> None:
@@ -271,17 +305,6 @@ class LDAPProvider(Service):
         results = await self._directory.search(*self._statuses.searches(search))
         return self._statuses.status(results)
 
-    def _subject(self, entry: Entry, who: Named) -> str:
-        try:
-            return self._subjects.of(entry, who.name)
-        except ProviderUnavailable as error:
-            self.log.error(
-                "{problem} (attributes.subject): {account!r} cannot log in",
-                problem=str(error),
-                account=who.name,
-            )
-            raise
-
     async def _status_by_id(self, attribute: str, value: str | bytes) -> AccountStatus | None:
         """Look at the entry with an id, whatever its name is now."""
         search = self._searches.for_id(attribute, value)
@@ -303,7 +326,7 @@ class LDAPProvider(Service):
         results = await self._directory.look(*self._statuses.searches(search))
         if not results[0].entries:
             return None
-        found = self._name(results[0], name, name)
+        found = self._naming.name(results[0], name, name)
         # A filter may find an account by more than its own name.
         if found is None or fold(found) != fold(name) or exactly not in (None, found):
             return None
@@ -315,10 +338,11 @@ class LDAPProvider(Service):
         if search is None:
             return
         (found,) = await self._directory.look(search)
+        await self._administrators.check()
         if not found.entries:
             self.log.warn(
                 "LDAP: {account} sees no account below {base}: every account is unknown until it"
-                " may read there (or is filter, attributes.uid or base mistyped?)",
+                " may read there (or is filter, attributes.uid, localpart or base mistyped?)",
                 account=self._config.settings.bind_dn or "a search without bind_dn",
                 base=search.base,
             )
@@ -327,69 +351,3 @@ class LDAPProvider(Service):
         """Log an error in the code. An outage has its own line, and a cancellation needs none."""
         if failure.check(ProviderUnavailable, CancelledError) is None:
             self.log.failure("LDAP: looking for accounts failed", failure)
-
-    def _who(self, found: Result, identifier: Identifier) -> Named | None:
-        """Tell whose entry was found; return ``None`` if none was, or none that can be used.
-
-        :param found: the result of the search.
-        :param identifier: what was searched for.
-        """
-        if not found.entries:
-            return None
-        typed = identifier.user_id.localpart if isinstance(identifier, UserIdentifier) else ""
-        name = self._name(found, str(identifier), typed)
-        if name is None:
-            return None
-        template = self._config.template
-        if template is not None and not typed and not template.makes(found.entries[0].dn):
-            problem = "its entry has a name that bind_dn_template does not make"
-            self._taken_for_unknown(identifier, problem)
-            return None
-        emails = _texts(found.entries[0], self._attributes.mail)
-        # Directories ignore some characters. Names with these would have rate limits of their own.
-        if isinstance(identifier, EmailIdentifier) and not _is_among(identifier.address, emails):
-            return None
-        if typed and localpart_from(typed) is None and fold(typed) != fold(name):
-            return None
-        return Named(name, user_id_from(name, self._server_name))
-
-    def _name(self, found: Result, asked: str, typed: str) -> str | None:
-        """Read the name of the entry that was found; return ``None`` if it is not clear.
-
-        :param found: the result of the search.
-        :param asked: what was searched for, for the log.
-        :param typed: the local part that was searched for, which chooses among several names of one
-            entry.
-        """
-        uid = self._attributes.uid
-        values = _texts(found.entries[0], uid)
-        same = [value for value in values if fold(value) == fold(typed)]
-        problem = None
-        if found.several:
-            problem = "there are several entries"
-        elif not same and len(values) > 1:
-            problem = f"its entry has several values of {uid}"
-        elif not any(values):
-            problem = f"its entry has no {uid}"
-        if problem is None:
-            return typed if typed in same else (same or list(values))[0]
-        self._taken_for_unknown(asked, problem)
-        return None
-
-    def _taken_for_unknown(self, asked: object, problem: str) -> None:
-        self.log.warn(
-            "LDAP: {who} is taken for unknown: {problem}", who=str(asked), problem=problem
-        )
-
-
-def _texts(entry: Entry, attribute: str | None) -> tuple[str, ...]:
-    """Return the values of an attribute that are text."""
-    texts = []
-    for value in entry.attributes.get(fold(attribute or ""), ()):
-        with suppress(UnicodeDecodeError):
-            texts.append(value.decode("utf-8"))
-    return tuple(texts)
-
-
-def _is_among(address: str, emails: Sequence[str]) -> bool:
-    return address in (canonical_email(email) for email in emails)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from synapse_login_module.model import EmailIdentifier, Identifier, PhoneIdentifier, UserId
+from synapse_login_module.model import (
+    EmailIdentifier,
+    Identifier,
+    PhoneIdentifier,
+    UserId,
+    UserIdentifier,
+)
 from synapse_login_module.providers.identifiers import is_name, own_user_id
 from synapse_login_module.providers.ldap.config import LDAPConfig
 from synapse_login_module.providers.ldap.filters import (
@@ -14,9 +20,9 @@ from synapse_login_module.providers.ldap.filters import (
     equals,
     filled,
     for_any_name,
-    has,
     one_of,
 )
+from synapse_login_module.providers.ldap.localparts import some, unmatched
 from synapse_login_module.providers.ldap.messages import Search
 from synapse_login_module.providers.ldap.names import filled_name
 from synapse_login_module.providers.ldap.statuses import NO_ATTRIBUTES
@@ -35,8 +41,13 @@ class Searches:
         self._base = config.keys.base
         self._server_name = server_name
         self._attributes = attributes
-        user_filter = config.user_filter
-        self._any_name = None if user_filter is None else for_any_name(user_filter)
+        self._localpart = config.localpart
+        self._any_name = None
+        if config.template is None:
+            user_filter = config.user_filter
+            self._any_name = (
+                some(config.localpart) if user_filter is None else for_any_name(user_filter)
+            )
 
     def for_identifier(self, identifier: Identifier) -> Search | None:
         """Search for the account of a client's identifier; ``None`` when there can be none."""
@@ -48,29 +59,59 @@ class Searches:
             return self._for_values(attributes.phone, number, f"+{number}")
         return self._for_user(identifier.user_id)
 
-    def for_localpart(self, localpart: str) -> Search:
-        """Search for the entry of the user who logs in by this name."""
-        user_filter, base = self._config.user_filter, self._base
-        if user_filter is not None and base is not None:
-            return self._below(base, self._of_group(filled(user_filter, localpart)))
-        name = filled_name(self._config.keys.bind_dn_template or "", localpart)
-        return Search(name, False, self._of_group(ANY), self._attributes)
+    def for_made_name(self, identifier: Identifier) -> Search | None:
+        """Search for the account whose user ID a client gives, where users log in by another name.
+
+        A client that wants the password once more gives the user ID. ``None`` where the names are
+        the same, or ``localpart`` is not configured.
+        """
+        if self._config.user_filter is None or self._config.keys.localpart is None:
+            return None
+        if not isinstance(identifier, UserIdentifier):
+            return None
+        localpart = identifier.user_id.localpart
+        made = self._localpart.makes(localpart)
+        return self._below(
+            self._base or "",
+            self._of_accounts(unmatched(self._localpart, localpart) if made is None else made),
+        )
+
+    def for_localpart(self, localpart: str) -> Search | None:
+        """Search for the entry of the user who logs in by this name; ``None`` when there can be
+        none.
+        """
+        user_filter = self._config.user_filter
+        if self._config.template is not None:
+            return self._named(localpart)
+        if user_filter is not None:
+            return self._of_users(filled(user_filter, localpart))
+        made = self._localpart.makes(localpart)
+        return None if made is None else self._of_users(made)
+
+    def for_nobody(self, name: str) -> Search:
+        """Search in the way of :meth:`for_localpart`.
+
+        :param name: a name that no entry has.
+        """
+        found = self.for_localpart(name)
+        return self._of_users(unmatched(self._localpart, name)) if found is None else found
 
     def for_user_id(self, user_id: UserId) -> Search | None:
         """Search for the account that has this user ID; ``None`` when there can be none.
 
-        The user ID is made from ``attributes.uid``, whereas ``filter`` or ``bind_dn_template`` may
-        have users log in by another attribute.
+        The user ID is made from ``localpart`` or ``attributes.uid``, whereas ``filter`` or
+        ``bind_dn_template`` may have users log in by another attribute.
         """
         template, base = self._config.template, self._base
-        uid = self._config.keys.attributes.uid
         if template is not None:
+            uid = self._config.keys.attributes.uid
             base = None if template.is_named_by(uid) else template.parent
-        elif self._config.keys.filter is None:
+        elif self._config.user_filter is None:
             base = None
         if base is None or own_user_id(str(user_id), self._server_name) is None:
             return self._for_user(user_id)
-        return self._below(base, self._of_accounts(equals(uid, user_id.localpart)))
+        made = self._localpart.makes(user_id.localpart)
+        return None if made is None else self._below(base, self._of_accounts(made))
 
     def for_id(self, attribute: str, value: str | bytes) -> Search | None:
         """Search for the entry with this id, whatever its name is now; ``None`` without a base."""
@@ -85,7 +126,7 @@ class Searches:
         below = self._base if template is None else template.parent
         if below is None:
             return None
-        any_account = both(has(self._config.keys.attributes.uid), self._any_name)
+        any_account = both(some(self._localpart), self._any_name)
         return Search(below, True, any_account, NO_ATTRIBUTES)
 
     def _for_user(self, user_id: UserId) -> Search | None:
@@ -98,6 +139,14 @@ class Searches:
             return None
         wanted = one_of([equals(attribute, value) for value in values])
         return self._below(self._base, self._of_accounts(wanted))
+
+    def _named(self, localpart: str) -> Search:
+        name = filled_name(self._config.keys.bind_dn_template or "", localpart)
+        return Search(name, False, self._of_group(ANY), self._attributes)
+
+    def _of_users(self, wanted: Any) -> Search:
+        assert self._base is not None  # required where entries are found by a filter
+        return self._below(self._base, self._of_group(wanted))
 
     def _below(self, base: str, wanted: Any) -> Search:
         return Search(base, True, wanted, self._attributes)

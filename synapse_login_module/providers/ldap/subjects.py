@@ -11,7 +11,7 @@ from synapse_login_module.model import fold
 from synapse_login_module.providers.identifiers import subject_of
 from synapse_login_module.providers.ldap.messages import Entry
 
-_FOUND_BY_THEMSELVES = ("entryUUID", "objectGUID")
+_FOUND_BY_THEMSELVES = ("entryUUID", "objectGUID", "nsUniqueId")
 _SPELLED = {fold(attribute): attribute for attribute in _FOUND_BY_THEMSELVES}
 _BINARY = frozenset({"objectguid", "objectsid", "guid"})
 """Attributes of Active Directory and eDirectory whose values are octets."""
@@ -24,13 +24,15 @@ class Subjects:
 
     Octets are in hexadecimal. A name has no colon, so the two forms cannot be confused.
 
-    :param attribute: the attribute that is configured; ``None`` to use ``entryUUID`` or
-        ``objectGUID`` if an entry has it.
+    :param attribute: the attribute that is configured; ``None`` to use ``entryUUID``,
+        ``objectGUID`` or ``nsUniqueId`` if an entry has it.
     :param searchable: whether entries can be searched by an attribute other than their name.
+    :param required: whether a name cannot be a subject.
     """
 
-    def __init__(self, attribute: str | None, searchable: bool) -> None:
-        self._required = attribute is not None
+    def __init__(self, attribute: str | None, searchable: bool, required: bool = False) -> None:
+        self._is_configured = attribute is not None
+        self._required = required or self._is_configured
         if attribute is not None:
             self.attributes: Sequence[str] = (attribute,)
         else:
@@ -40,17 +42,21 @@ class Subjects:
         """Make the subject of an entry.
 
         :param name: the entry's name.
-        :raise UnusableAccount: when the entry lacks the attribute that is configured, or when
-            the attribute has several values, or one that cannot be a subject.
+        :raise UnusableAccount: when the entry lacks the attribute that is configured, or an id
+            that is required, or when the attribute has several values, or one that cannot be a
+            subject.
         """
         for attribute in self.attributes:
             values = entry.attributes.get(fold(attribute), ())
-            if not values and not self._required:
+            if not values and not self._is_configured:
                 continue
             subject = _tagged(attribute, values)
             if subject is None:
                 raise UnusableAccount(f"LDAP: {attribute} of an entry cannot be its subject")
             return subject
+        if self._required:
+            some = ", ".join(self.attributes)
+            raise UnusableAccount(f"LDAP: an entry has none of {some}, or they cannot be read")
         return name
 
 

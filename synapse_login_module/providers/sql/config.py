@@ -16,7 +16,11 @@ from synapse_login_module.config.validation import FilePath, Strict, validate
 from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.hashes import takes_prefix
 from synapse_login_module.providers.identifiers import NAMES
-from synapse_login_module.providers.sql.drivers import Driver, PostgreSQLDriver, SQLiteDriver
+from synapse_login_module.providers.sql.driver import Driver
+from synapse_login_module.providers.sql.mysql import MySQLDriver
+from synapse_login_module.providers.sql.mysql_server import MySQLKeys, read_server
+from synapse_login_module.providers.sql.postgresql import PostgreSQLDriver
+from synapse_login_module.providers.sql.sqlite import SQLiteDriver
 
 
 class _Queries(Strict):
@@ -30,6 +34,7 @@ class _Queries(Strict):
 class _Keys(Strict):
     sqlite: FilePath | None = None
     postgresql: str | None = Field(default=None, repr=False)
+    mysql: MySQLKeys | None = None
     queries: _Queries
     pepper: str = Field(default="", repr=False)
     normalize: bool | None = None
@@ -51,6 +56,9 @@ SUBJECT_IS_LOST = (
     "queries.status: it does not use the parameter subject, which queries.{query} has a column for"
 )
 NO_FORMAT = "no known format has this before its hashes: see docs/hashes.rst"
+SUBJECT_IS_UNSEEN = (
+    "queries.status: it has no column subject: this database may find an id in another spelling"
+)
 NO_SUBJECT = "queries.{query}: it has no column subject, which queries.{other} has given"
 
 
@@ -61,19 +69,14 @@ class SQLConfig:
     :param driver: connects to the database.
     :param keys: the keys of the configuration.
     :param by_subject: whether ``queries.status`` finds accounts by their subject.
+    :param not_tried: the servers that were not connected to; see
+        :class:`~synapse_login_module.plugin.IPluginClass`.
     """
 
     driver: Driver
     keys: _Keys
     by_subject: bool
-
-    @property
-    def not_tried(self) -> Sequence[str]:
-        """The servers that were not connected to; see
-        :class:`~synapse_login_module.plugin.IPluginClass`.
-        """
-        dsn = self.keys.postgresql
-        return () if dsn is None else [conninfo.place("postgresql", dsn)]
+    not_tried: Sequence[str]
 
 
 def parse(config: Mapping[str, Any], folder: Path) -> SQLConfig:
@@ -84,19 +87,11 @@ def parse(config: Mapping[str, Any], folder: Path) -> SQLConfig:
         for the first error of SQLite.
     """
     keys = validate(_Keys, config)
-    if (keys.sqlite is None) == (keys.postgresql is None):
-        raise ConfigError("", "takes either sqlite or postgresql")
-    writes = keys.queries.update is not None
-    if keys.new_hash_prefix and not writes:
+    driver, not_tried = _driver(keys, folder)
+    if keys.new_hash_prefix and keys.queries.update is None:
         raise ConfigError("new_hash_prefix", "has no effect without queries.update")
     if not takes_prefix(keys.new_hash_prefix):
         raise ConfigError("new_hash_prefix", NO_FORMAT)
-    driver: Driver
-    if keys.sqlite is not None:
-        path = folder / keys.sqlite
-        driver = SQLiteDriver(path, keys.timeout / 1000, writes)
-    else:
-        driver = PostgreSQLDriver(keys.postgresql or "", keys.timeout / 1000, writes)
     statements = {name: text for name, text in keys.queries if text is not None}
     mistakes = Mistakes()
     for name, statement in statements.items():
@@ -105,8 +100,24 @@ def parse(config: Mapping[str, Any], folder: Path) -> SQLConfig:
     mistakes.raise_any()
     by_subject = _names_subject(keys.queries.status, driver)
     if keys.sqlite is not None:
-        _try_out(driver, path, statements, by_subject)
-    return SQLConfig(driver, keys, by_subject)
+        _try_out(driver, folder / keys.sqlite, statements, by_subject)
+    return SQLConfig(driver, keys, by_subject, not_tried)
+
+
+def _driver(keys: _Keys, folder: Path) -> tuple[Driver, Sequence[str]]:
+    """Return the driver of the database, and the servers that it is on."""
+    given = [each for each in (keys.sqlite, keys.postgresql, keys.mysql) if each is not None]
+    if len(given) != 1:
+        raise ConfigError("", "takes one of sqlite, postgresql and mysql")
+    seconds, writes = keys.timeout / 1000, keys.queries.update is not None
+    if keys.sqlite is not None:
+        return SQLiteDriver(folder / keys.sqlite, seconds, writes), ()
+    if keys.postgresql is not None:
+        driver = PostgreSQLDriver(keys.postgresql, seconds, writes)
+        return driver, [conninfo.place(driver.key, keys.postgresql)]
+    assert keys.mysql is not None
+    server = read_server(keys.mysql, folder)
+    return MySQLDriver(server, seconds, writes), [server.place]
 
 
 def _parameters(statement: str, driver: Driver) -> set[str]:

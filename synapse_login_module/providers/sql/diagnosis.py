@@ -20,11 +20,19 @@ from synapse_login_module.model.findings import (
 )
 from synapse_login_module.outbound.examining import advice_on_connecting
 from synapse_login_module.providers.identifiers import NAMES
-from synapse_login_module.providers.sql.drivers import Driver
+from synapse_login_module.providers.sql.driver import Driver
 
 _QUERIES = ("by_user", "by_email", "by_phone", "status")
 
 _ADVICE: Mapping[str, str] = {
+    "to database": "GRANT SELECT on its tables to the user of mysql, or correct database there",
+    "Access denied": "correct user, password or password_file in mysql",
+    "Unknown database": "create it, or correct database in mysql",
+    "is not allowed to connect": "CREATE USER for this machine's address there",
+    "command denied": "GRANT SELECT on it to the user of mysql",
+    "doesn't exist": "make the table, or correct the query",
+    "Unknown column": "correct the query",
+    "SSL is required": "set up TLS at the server, or set tls in mysql to false if it is near",
     "password authentication failed": "correct the password in postgresql",
     "no pg_hba.conf entry": "allow this machine in PostgreSQL's pg_hba.conf",
     "no such table": "make the table, or correct the query",
@@ -58,7 +66,7 @@ async def examine(
             is_found = await find(query, _values(query))
         except ProviderUnavailable as error:
             text = on_one_line(error)
-            return [*findings, failed(what, text, _advice(text))]
+            return [*findings, failed(what, text, _advice(text, driver.key))]
         took = in_milliseconds(time.perf_counter() - began)
         if is_found:
             found = f"it finds an account that does not exist, in {took}"
@@ -72,7 +80,7 @@ async def examine(
 def _of_driver(driver: Driver) -> Iterator[Finding]:
     if driver.unverified_host is not None:
         found = f"anyone in between can pose as {driver.unverified_host}"
-        yield warning("TLS", found, "set sslmode=verify-full in postgresql")
+        yield warning("TLS", found, driver.to_verify)
 
 
 def _values(query: str) -> Mapping[str, str]:
@@ -83,6 +91,10 @@ def _values(query: str) -> Mapping[str, str]:
     return dict.fromkeys(NAMES[kind], NO_ACCOUNT)  # type: ignore[index] # of _QUERIES
 
 
-def _advice(problem: str) -> str:
+def _advice(problem: str, key: str) -> str:
+    """Return what to do about a query that fails.
+
+    :param key: the key of the configuration that names the database.
+    """
     found = next((each for words, each in _ADVICE.items() if words in problem), None)
-    return found or advice_on_connecting(problem, "postgresql")
+    return found or advice_on_connecting(problem, key)

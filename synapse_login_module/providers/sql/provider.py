@@ -1,4 +1,4 @@
-"""Accounts in an SQLite or PostgreSQL database."""
+"""Accounts in an SQLite, PostgreSQL, MariaDB or MySQL database."""
 
 from __future__ import annotations
 
@@ -35,12 +35,14 @@ from synapse_login_module.providers.sql.config import (
     NO_FORMAT,
     NO_SUBJECT,
     SUBJECT_IS_LOST,
+    SUBJECT_IS_UNSEEN,
     SQLConfig,
     parse,
 )
 from synapse_login_module.providers.sql.diagnosis import examine
-from synapse_login_module.providers.sql.drivers import Idle, Rows, Work
+from synapse_login_module.providers.sql.driver import Rows
 from synapse_login_module.providers.sql.rows import Found, Row, read_row
+from synapse_login_module.providers.sql.work import Idle, Work
 from synapse_login_module.providers.thread_pool import BoundedPool
 
 _QUEUE = 64
@@ -67,7 +69,7 @@ class SQLProvider(Service):
         self._driver = config.driver
         self._keys = config.keys
         self._by_subject = config.by_subject
-        # The first query that returned a subject. With PostgreSQL that is not known before.
+        # The first query that returned a subject. With a server that is not known before.
         self._gives_subject: str | None = None
         self._seconds = config.keys.timeout / 1000
         self._reactor = environment.reactor
@@ -86,10 +88,10 @@ class SQLProvider(Service):
         self._rehashing: set[str] = set()
         if config.driver.unverified_host is not None:
             self.log.warn(
-                "{name}: anyone in between can pose as {host}: set sslmode=verify-full in"
-                " postgresql",
+                "{name}: anyone in between can pose as {host}: {advice}",
                 name=self.name,
                 host=config.driver.unverified_host,
+                advice=config.driver.to_verify,
             )
 
     def startService(self) -> None:
@@ -211,6 +213,8 @@ class SQLProvider(Service):
         found = await self._find(self._for_statuses, "status", values)
         if found is None or (found.has_subject and found.subject != subject):
             return None
+        if not (found.has_subject or self._driver.exact):
+            raise ProviderUnavailable(SUBJECT_IS_UNSEEN)
         return found.row.status
 
     async def _status_by_name(self, names: Mapping[str, str]) -> AccountStatus | None:

@@ -32,7 +32,7 @@ class PasswordCache:
 
     It holds no password. It holds an HMAC-SHA-256 under a key that is made at the start and never
     written. So passwords can be tried against an entry only with this process' memory. The status
-    of an account is never cached.
+    of an account is never cached, nor whether it is an administrator.
 
     :param lifetime: how many seconds a password is cached. A password that was changed or removed
         at the provider is accepted until then.
@@ -74,7 +74,7 @@ class PasswordCache:
             self.evict(identifier)
         else:
             tag = self._tag(identifier, password)
-            self._insert(tag, identifier, replace(account, status=None))
+            self._insert(tag, identifier, replace(account, status=None, admin=None))
 
     def evict(self, identifier: Identifier) -> None:
         """Evict every account that the identifier may mean, because its password was rejected."""

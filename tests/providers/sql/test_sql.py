@@ -31,8 +31,9 @@ from synapse_login_module.interfaces import IPasswordProvider
 from synapse_login_module.model import Account, AccountStatus
 from synapse_login_module.passwords import check_password, hash_password
 from synapse_login_module.plugin import Environment, IPluginClass
-from synapse_login_module.providers.sql.drivers import Idle, PostgreSQLDriver, Work
+from synapse_login_module.providers.sql.postgresql import PostgreSQLDriver
 from synapse_login_module.providers.sql.provider import SQLProvider
+from synapse_login_module.providers.sql.work import Idle, Work
 from synapse_login_module.providers.wrappers.chain import ProviderChain
 from tests.providers.backends import WildServer
 from tests.providers.case import (
@@ -109,6 +110,10 @@ class SQLMixin(Case):
     """Helpers for any database."""
 
     statements: Mapping[str, str]
+    full_user_id = "'@' || name || ':example.com'"
+    """The full user ID of a name, in SQL."""
+    id_in_status = ""
+    """The column of a status by id that holds the id, if the database needs it."""
 
     def config(self) -> dict[str, Any]:
         """Return the keys that name the database."""
@@ -135,6 +140,20 @@ class SQLMixin(Case):
             environment,
         )
         return built
+
+    def by_subject(self, **more: str | None) -> SQLProvider:
+        """A provider whose accounts have an id: their number in the column ``phone``."""
+        named = {
+            name: self.statements[name].replace(COLUMNS, f"{COLUMNS}, phone AS subject")
+            for name in ("by_user", "by_email", "by_phone")
+        }
+        status = (
+            self.statements["status"]
+            .replace("name AS localpart, ", self.id_in_status)
+            .replace("name =", "phone =")
+            .replace("localpart", "subject")
+        )
+        return self.provider(queries={**named, "status": status, **more})
 
     def add(self, name: str, **columns: object) -> None:
         """Add an account."""
@@ -450,20 +469,6 @@ class SQLTestsMixin(SQLMixin):
         )
         self.assertIs(await provider.account_status(ALICE), AccountStatus.ACTIVE)
 
-    def by_subject(self, **more: str | None) -> SQLProvider:
-        """A provider whose accounts have an id: their number in the column ``phone``."""
-        named = {
-            name: self.statements[name].replace(COLUMNS, f"{COLUMNS}, phone AS subject")
-            for name in ("by_user", "by_email", "by_phone")
-        }
-        status = (
-            self.statements["status"]
-            .replace("name AS localpart, ", "")
-            .replace("name =", "phone =")
-            .replace("localpart", "subject")
-        )
-        return self.provider(queries={**named, "status": status, **more})
-
     async def test_subject(self) -> None:
         """If accounts have an id, it is their subject, whatever their name is later."""
         self.add("alice", phone="17", email="alice@example.com")
@@ -518,6 +523,7 @@ class SQLTestsMixin(SQLMixin):
         self.add("17", phone="18")
         status = self.statements["status"]
         where = status[status.index("name = ") :]
+        status = status.replace("name AS localpart, ", f"name AS localpart, {self.id_in_status}")
         either = f"{status} OR {where.replace('name', 'phone').replace('localpart', 'subject')}"
         provider = self.by_subject(status=either)
         self.assertIs(await provider.account_status("id:17"), AccountStatus.LOCKED)
@@ -603,7 +609,7 @@ class SQLTestsMixin(SQLMixin):
         """One statement may return a local part, and another the full user ID."""
         self.add("alice", locked=True)
         text = self.statements["status"].replace(
-            "name AS localpart", "'@' || name || ':example.com' AS user_id"
+            "name AS localpart", f"{self.full_user_id} AS user_id"
         )
         provider = self.provider(queries={"status": text})
         for subject in ("alice", ALICE):
@@ -1149,11 +1155,15 @@ class SQLConfigTests(SynchronousTestCase):
 
     def test_one_of_two(self) -> None:
         """It takes exactly one database."""
-        for sqlite, postgresql in ((None, None), ("accounts.db", "dbname=x")):
-            self.assertEqual(
-                self.problem(sqlite=sqlite, postgresql=postgresql),
-                "takes either sqlite or postgresql",
-            )
+        mysql = {"host": "localhost", "user": "x", "database": "x"}
+        for given in (
+            {"sqlite": None},
+            {"postgresql": "dbname=x"},
+            {"mysql": mysql},
+            {"sqlite": None, "postgresql": "dbname=x", "mysql": mysql},
+        ):
+            problem = self.problem(**given)
+            self.assertEqual(problem, "takes one of sqlite, postgresql and mysql", given)
 
     def test_missing_file(self) -> None:
         """A file that is missing, or not a database, is rejected, and no file is created."""

@@ -1,0 +1,1 @@
+"""A provider of Unix accounts, whose passwords PAM checks."""

@@ -1,0 +1,1 @@
+"""A provider whose passwords saslauthd checks."""
