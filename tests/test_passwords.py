@@ -560,7 +560,7 @@ class DecoyTests(HashingPoolTestCase):
             self.clock.advance(seconds)
             return b""
 
-        return Kind(name, (), digest, b"", Strength.ITERATED, estimate)
+        return Kind(name, (), digest, b"", Strength.MEMORY_HARD, estimate)
 
     def test_new_hashes(self) -> None:
         """A decoy is of the kind of new hashes until a kind is reported."""
@@ -606,7 +606,7 @@ class DecoyTests(HashingPoolTestCase):
             return compute
 
         pool = self.timed_pool()
-        kinds = [Kind(name, (), digest(name), b"", Strength.FAST, 1.0) for name in seconds]
+        kinds = [Kind(name, (), digest(name), b"", Strength.BCRYPT, 1.0) for name in seconds]
         for kind in kinds:
             pool.report_kind(kind, kind.scheme)
             for _ in range(2):
@@ -625,6 +625,26 @@ class DecoyTests(HashingPoolTestCase):
         self.wait_for(pool.decoy("x", other))
         self.assertEqual(pool.times.slowest({ruled, other}), other)
         self.assertEqual(pool.times.slowest({stored.kind, other}), stored.kind)
+
+    def test_padding(self) -> None:
+        """A check that takes next to nothing is padded, and so is its decoy; others are not."""
+        padded: list[str] = []
+        self.patch(passwords, "pad", lambda: padded.append("padded"))
+        pool = self.pool()
+        for text, padding in (
+            (SSHA, ["padded"]),
+            (PBKDF2, ["padded"]),
+            (bcrypt_of(b"x"), []),
+            (YESCRYPT, []),
+            (f"pbkdf2_sha256$100000$salt${'a' * 43}=", []),
+        ):
+            self.wait_for(pool.check("x", text, ""))
+            self.assertEqual(padded, padding, text)
+            padded.clear()
+            pool.report_kind(parse_hash(text).kind)
+            self.wait_for(pool.decoy("x"))
+            self.assertEqual(padded, padding, text)
+            padded.clear()
 
     def test_own_decoys(self) -> None:
         """Hashing with its own decoys has them of its own kind, and changes no others."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synapse_login_module.hashes.kinds import Kind
+from synapse_login_module.hashes.kinds import QUICK, Kind
 
 _MOST_KINDS = 1000
 
@@ -29,11 +29,16 @@ class Times:
 
         Where a time is missing, the estimates are compared, of all of them.
         """
-        measured = self._shortest if kinds <= self._shortest.keys() else None
+        shortest = dict(self._shortest)  # other threads change it
+        measured = shortest if kinds <= shortest.keys() else None
         return max(
             sorted(kinds, key=str),
-            key=lambda kind: kind.seconds if measured is None else measured[kind],
+            key=_estimate if measured is None else measured.__getitem__,
         )
+
+
+def _estimate(kind: Kind) -> float:
+    return kind.seconds + (QUICK if kind.is_quick else 0.0)
 
 
 class Decoys:

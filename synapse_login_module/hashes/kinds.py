@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,11 @@ MOST_MEMORY = 256 * 2**20
 """The most bytes that one check may take."""
 
 _NORMALIZED = 1024
+QUICK = 0.03
+"""Seconds. A check that takes less is followed by others that take about as long."""
+
+_PADDING = 60_000
+"""The iterations of PBKDF2 that take about as long as ``QUICK``."""
 
 
 def prepare(password: str, pepper: str, normalize: bool) -> bytes:
@@ -85,6 +91,14 @@ class Kind:
         """Take as long as a check of a hash of this kind."""
         self.digest(prepare(password, "", self.normalize), self.salt)
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether a check takes so little that the rest of a login tells unknown users apart.
+
+        bcrypt is not meant: only tests have it that cheap.
+        """
+        return self.strength < Strength.BCRYPT and self.seconds < QUICK
+
     def is_weaker_than(self, other: Kind) -> bool:
         """Say whether a hash of the other kind is better in one way, and worse in no way."""
         if self.strength != other.strength:
@@ -119,6 +133,11 @@ class NewHashes:
 
     kind: Kind
     make: Callable[[bytes], str] = field(repr=False)
+
+
+def pad() -> None:
+    """Take a constant time, about that of a cheap hash. Blocks."""
+    hashlib.pbkdf2_hmac("sha256", b"", b"", _PADDING)
 
 
 def check_limits(kind: Kind) -> None:
