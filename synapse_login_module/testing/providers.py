@@ -181,7 +181,7 @@ class NamesAdministratorsContract(ProviderContract):
     """The contract of :class:`~synapse_login_module.interfaces.INamesAdministrators`.
 
     The backend needs the accounts of :class:`PasswordProviderContract`. Alice is an administrator,
-    and :attr:`other_user` is none.
+    and ``other_user`` is none.
 
     :cvar other_user: the local part and the password of another account.
     """

@@ -141,7 +141,7 @@ class ParseConfigTests(TestCase):
             SynapseLoginModule.parse_config(config)
         first, second = caught.exception.msg.splitlines()
         self.assertEqual(list(caught.exception.path or ()), ["hashing", "rounds"])
-        self.assertEqual(first, "must be less than or equal to 31")
+        self.assertEqual(first, "must be less than or equal to 16")
         self.assertEqual(second, "  also, at sync_profil: unknown key: did you mean sync_profile?")
 
     def test_no_mapping(self) -> None:
