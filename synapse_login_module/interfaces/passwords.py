@@ -73,8 +73,8 @@ class INamesAdministrators(Interface):
         """Say whether an account is to be a server administrator, without a password.
 
         :param subject: the ``subject`` of an account that ``authenticate`` fired with.
-        :return: fires as ``Account.admin`` says, and with ``None``
-            too where the account is unknown, or the answer cannot be relied on. Fails with
+        :return: fires as ``Account.admin`` says, and with ``None`` too where the account is
+            unknown, or the answer cannot be relied on. Fails with
             :class:`~synapse_login_module.errors.ProviderUnavailable`.
         """
 
