@@ -19,6 +19,7 @@ from twisted.web.server import Request
 from synapse_login_module import SynapseLoginModule, compose
 from synapse_login_module.hashes import Kind
 from synapse_login_module.hashes.bcrypt import new_hashes
+from synapse_login_module.hashes.decoys import Times
 from synapse_login_module.synapse import provider, watching
 
 CONFIG = {
@@ -36,6 +37,7 @@ class Hashing:
     """Hashes as the AuthHandler of Synapse's tests does, which is cheap, and at once."""
 
     kind = new_hashes(4).kind
+    times = Times()
 
     def check(
         self, password: str, stored: str, pepper: str, normalize: bool | None = None
@@ -83,7 +85,7 @@ def install() -> None:
     fake_time: Any = SimpleNamespace(time=time.time, monotonic=lambda: clock.seconds())
     fakes: Any = compose
     fakes.time = fake_time
-    fakes.hashing_pool = lambda config, reactor: Hashing()
+    fakes.hashing_pool = lambda config, reactor, metrics=None: Hashing()
     # Those tests have a clock of their own, and nothing may be left in the reactor's after one.
     watch: Any = watching.AccountWatch
     watch.start = lambda self: succeed(None)
