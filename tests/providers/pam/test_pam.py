@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -216,6 +217,22 @@ class ResultTests(PAMCase):
                     outage = await self.fails(asked, ProviderUnavailable)
                     self.assertEqual(str(outage), f"pam_acct_mgmt answered PAM_{code.name}")
             await self.fails(provider.authenticate(user("alice"), "x"), InvalidCredentials)
+
+    async def test_name_service_ends(self) -> None:
+        """A user whom PAM does not know any more is not unknown if the name service went down."""
+        users = users_of(*USERS)
+        pam = ScriptedPAM()
+        pam.passwords.clear()
+
+        def by_name(name: str) -> UnixUser | None:
+            if pam.asked or pam.looked_at:
+                raise ProviderUnavailable("the name service is down")
+            return users.by_name(name)
+
+        provider = self.scripted(pam, replace(users, by_name=by_name))
+        await self.fails(provider.account_status("id:1001:alice"), ProviderUnavailable)
+        pam.looked_at.clear()
+        await self.fails(provider.authenticate(user("alice"), PASSWORD), ProviderUnavailable)
 
     async def test_no_account_checks(self) -> None:
         """Without account checks, only the name service says what becomes of an account; PAM says
