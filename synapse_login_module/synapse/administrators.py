@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.logger import Logger
 
 from synapse_login_module.model import Claim
-from synapse_login_module.synapse import admin_rows, link_rows
+from synapse_login_module.synapse import admin_rows, link_rows, user_tables
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.tables import TokenRows
 
@@ -54,10 +54,11 @@ class Administrators:
         """
         if admin is None:
             return
-        is_admin = await self._homeserver.is_administrator(user_id)
         if admin:
-            await self._give(user_id, claim, is_admin)
-        elif is_admin and await self._homeserver.transaction(
+            await self._give(user_id, claim)
+        elif await self._homeserver.is_administrator(
+            user_id
+        ) and await self._homeserver.transaction(
             "synapse_login_is_made", lambda rows: admin_rows.is_made(rows, user_id)
         ):
             await self.take(user_id, "its provider says that it is none")
@@ -85,10 +86,13 @@ class Administrators:
 
         await self._homeserver.transaction("synapse_login_no_admin", work)
 
-    async def _give(self, user_id: str, claim: Claim, is_admin: bool) -> None:
+    async def _give(self, user_id: str, claim: Claim) -> None:
         now = self._homeserver.now()
 
         def work(rows: TokenRows) -> bool:
+            # Synapse may not know yet, or have in its cache, what its database holds.
+            standing = user_tables.standing(rows, user_id)
+            is_admin = standing is not None and standing.is_admin
             if is_admin and not admin_rows.is_made(rows, user_id):
                 return False  # it is one for another reason, and stays one
             if not link_rows.is_unchanged(rows, user_id, claim):

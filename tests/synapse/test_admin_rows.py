@@ -24,10 +24,14 @@ class FakeHomeserver:
     """The part of Synapse that administrators need.
 
     :ivar meanwhile: called before an account is changed.
+    :ivar refused: the accounts that cannot be changed.
+    :ivar cached: whether an account is an administrator, as Synapse still believes.
     """
 
     def __init__(self, rows: CursorRows) -> None:
         self._rows = rows
+        self.refused: set[str] = set()
+        self.cached: bool | None = None
         self.meanwhile: Callable[[], Any] = lambda: None
 
     def now(self) -> int:
@@ -38,10 +42,12 @@ class FakeHomeserver:
 
     async def is_administrator(self, user_id: str) -> bool:
         found = self._rows.fetch("SELECT admin FROM users WHERE name = ?", user_id)
-        return found == [(1,)]
+        return found == [(1,)] if self.cached is None else self.cached
 
     async def set_administrator(self, user_id: str, is_admin: bool) -> None:
         self.meanwhile()
+        if user_id in self.refused:
+            raise RuntimeError("refused")
         self._rows.write("UPDATE users SET admin = ? WHERE name = ?", int(is_admin), user_id)
 
 
@@ -88,6 +94,12 @@ class AdministratorTests(LinkingCase):
         self.rows.write("UPDATE users SET admin = 1")
         for admin in (True, False, None):
             self.assertEqual(self.settle(admin), (True, False))
+
+    def test_otherwise_in_the_database(self) -> None:
+        """So it is if that was written to the database, of which Synapse keeps rows in memory."""
+        self.rows.write("UPDATE users SET admin = 1")
+        self.server.cached = False
+        self.assertEqual(self.settle(True), (True, False))
 
     def test_changed_link(self) -> None:
         """Nothing is given to an account whose link has changed since the password was checked."""
