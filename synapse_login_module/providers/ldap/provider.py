@@ -206,7 +206,7 @@ class LDAPProvider(Service):
                 await self._bind_unknown(password)
             return None
         results = await self._find_for_login(search, self._searches.for_made_name(identifier))
-        admin = self._administrators.take(results)
+        is_member = self._administrators.take(results)
         found = results[0]
         who = self._naming.who(found, identifier)
         if who is None:
@@ -227,7 +227,8 @@ class LDAPProvider(Service):
             raise InvalidCredentials(user_id=who.user_id)
         user_id = who.require_user_id(self.log, self.name)
         status = await self._status_after_bind(entry, self._statuses.status(results))
-        return replace(self._account(entry, who, user_id, status), admin=admin)
+        account = self._account(entry, who, user_id, status)
+        return replace(account, admin=await self._administrators.confirm(is_member))
 
     def _login_searches(self, search: Search) -> list[Search]:
         return [*self._statuses.searches(search), *self._administrators.searches(search)]

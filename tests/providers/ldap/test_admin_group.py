@@ -118,6 +118,7 @@ class AdminGroupTests(AdminGroupCase):
         alice = await self.subject(provider, "alice")
         for _ in range(3):
             self.assertIsNone(await provider.is_administrator(alice))
+        self.assertIsNone((await self.assert_logs_in(provider, "alice")).admin)
         problem = f"LDAP: admin_group {mistyped} has no member, or is not there, or cannot be read"
         self.assertEqual([each.startswith(problem) for each in self.logged], [True])
         self.events.clear()
@@ -134,6 +135,7 @@ class AdminGroupTests(AdminGroupCase):
         self.assertIs(await provider.is_administrator(alice), True)
         self.server.change(change(GROUP_DN, "delete"))
         self.assertIsNone(await provider.is_administrator(alice))
+        self.assertIsNone((await self.assert_logs_in(provider, "alice")).admin)
 
     async def test_gone(self) -> None:
         """Nothing is said of an entry that is gone or is no account, or that is asked by name."""
