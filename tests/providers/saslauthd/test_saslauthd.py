@@ -366,10 +366,12 @@ class ConfigTests(SynchronousTestCase):
             ({"realm": "a b"}, "realm"),
             ({"failure_time": 10_000}, "failure_time"),
             ({"connections": 0}, "connections"),
+            ({"socket": "x" * 103}, "socket"),
         ):
             with self.assertRaises(ConfigError) as raised:
-                SaslauthdProvider.parse_config(config, Path())
+                SaslauthdProvider.parse_config(config, Path("/run"))
             self.assertEqual(raised.exception.path, path)
+        SaslauthdProvider.parse_config({"socket": "x" * 102}, Path("/run"))
 
     def test_not_tried(self) -> None:
         """check-config says what was not connected to."""
