@@ -221,6 +221,15 @@ class AdminGroupConfigTests(SynchronousTestCase):
                 LDAPProvider.parse_config(config, Path())
             self.assertEqual(raised.exception.path, "admin_group", config)
 
+    def test_subject(self) -> None:
+        """Administrators are not known by a name that another person may get."""
+        config = {**SEARCH, "servers": ["ldaps://ldap.example.com"], "admin_group": GROUP_DN}
+        for subject in ("UID", "mail"):
+            with self.assertRaises(ConfigError) as raised:
+                LDAPProvider.parse_config({**config, "attributes": {"subject": subject}}, Path())
+            self.assertEqual(raised.exception.path, "attributes.subject")
+        LDAPProvider.parse_config({**config, "attributes": {"subject": "employeeNumber"}}, Path())
+
     def test_standalone(self) -> None:
         """The standalone server rejects it, and says what it has instead."""
         config = {"servers": ["ldaps://ldap.example.com"], "base": PEOPLE, "admin_group": GROUP_DN}
