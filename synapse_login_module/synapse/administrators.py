@@ -56,11 +56,7 @@ class Administrators:
             return
         if admin:
             await self._give(user_id, claim)
-        elif await self._homeserver.is_administrator(
-            user_id
-        ) and await self._homeserver.transaction(
-            "synapse_login_is_made", lambda rows: admin_rows.is_made(rows, user_id)
-        ):
+        elif await self._homeserver.is_administrator(user_id) and await self._is_made(user_id):
             await self.take(user_id, "its provider says that it is none")
 
     async def take(self, user_id: str, reason: str) -> None:
@@ -85,6 +81,11 @@ class Administrators:
                 link_rows.set_admin(rows, user_id, False)
 
         await self._homeserver.transaction("synapse_login_no_admin", work)
+
+    async def _is_made(self, user_id: str) -> bool:
+        return await self._homeserver.transaction(
+            "synapse_login_is_made", lambda rows: admin_rows.is_made(rows, user_id)
+        )
 
     async def _give(self, user_id: str, claim: Claim) -> None:
         now = self._homeserver.now()
