@@ -13,8 +13,8 @@ from synapse_login_module.synapse.tables import TokenRows
 class Administrators:
     """Makes linked accounts server administrators and takes that away, as their providers say.
 
-    What this package has given is noted, and only that is taken away. The note comes first: an
-    administrator that nobody remembers to have made would stay one for good.
+    What this package has given is noted, and only that is taken away. The note comes first,
+    since an administrator without one stays one for good.
 
     All methods run on Synapse's side of the crossing.
 
