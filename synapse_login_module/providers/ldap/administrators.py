@@ -77,8 +77,8 @@ class Administrators:
     async def look(self, search: Search | None) -> bool | None:
         """Say whether the entry that a search finds is a member's.
 
-        :return: ``None`` where there is no group, no such entry, or no proof of the group. If it
-            is mistyped or cannot be read, no entry seems to be a member's.
+        :return: ``None`` where there is no group or no proof of it, or not exactly one such entry.
+            If the group is mistyped or cannot be read, no entry seems to be a member's.
         :raise ProviderUnavailable: when the directory does not answer.
         """
         if self._proof is None or search is None:
@@ -89,7 +89,7 @@ class Administrators:
         if not member.entries and not proven.entries:
             self._warn()
             return None
-        return bool(member.entries) if found.entries else None
+        return bool(member.entries) if found.entries and not found.several else None
 
     async def confirm(self, is_member: bool | None) -> bool | None:
         """Return what a login may be told of a result of :meth:`take`: not that an account is none

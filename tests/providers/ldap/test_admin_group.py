@@ -149,6 +149,18 @@ class AdminGroupTests(AdminGroupCase):
         self.server.change(change(f"uid=alice,{PEOPLE}", "delete"))
         self.assertIsNone(await provider.is_administrator(alice))
 
+    async def test_one_id_twice(self) -> None:
+        """Nothing is said of an id that several entries have: one of them may be a member."""
+        provider = self.grouped(attributes={"subject": "employeeNumber"})
+        for name, number in (("alice", "1"), ("bob", "2")):
+            lines = ("add: employeeNumber", f"employeeNumber: {number}")
+            self.server.change(change(f"uid={name},{PEOPLE}", "modify", *lines))
+        bob = await self.subject(provider, "bob")
+        self.assertIs(await provider.is_administrator(bob), False)
+        lines = ("replace: employeeNumber", "employeeNumber: 2")
+        self.server.change(change(f"uid=alice,{PEOPLE}", "modify", *lines))
+        self.assertIsNone(await provider.is_administrator(bob))
+
     async def test_outage(self) -> None:
         """An outage is no answer."""
         provider = self.grouped()
