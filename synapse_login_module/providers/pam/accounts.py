@@ -75,8 +75,10 @@ class UnixAccounts:
         :raise ProviderUnavailable: when the name service or PAM cannot tell.
         """
         user = self.find(typed)
-        name = typed if self._users is None else "" if user is None else user.name
-        if not name or (user is None and not _PLAIN.fullmatch(fold(name))):
+        # Without the name service in lower case, as the user ID has it. Two users whose names
+        # differ in case alone would otherwise be one account.
+        name = fold(typed) if self._users is None else "" if user is None else user.name
+        if not name or (user is None and not _PLAIN.fullmatch(name)):
             return _UNKNOWN
         given = password.encode("utf-8", "surrogatepass")
         if not given or b"\0" in given or len(given) > _MAX_PASSWORD:

@@ -130,8 +130,10 @@ class SaslauthdProvider:
         if kind_of(identifier) != "user" or names is None:
             return None
         given = password.encode("utf-8", "surrogatepass")
-        asked = names["localpart"].encode("utf-8", "surrogatepass")
         who = named_as_typed(names["localpart"], self._server_name)
+        # In lower case, as the user ID has it. Two users whose names differ in case alone would
+        # otherwise be one account.
+        asked = who.name.encode("utf-8", "surrogatepass")
         began = self._even_time.now()
         verdict = Verdict.REFUSED
         if who.user_id is not None and can_be_asked(asked) and can_be_asked(given):

@@ -335,6 +335,15 @@ class WhoseTests(PAMCase):
         self.assertEqual(pam.asked, [])
         self.assertEqual(await self.subject(provider, "Alice"), ("alice", ALICE))
 
+    async def test_case_without_name_service(self) -> None:
+        """Two users whose names differ in case alone do not become one account."""
+        provider = self.scripted(pam := ScriptedPAM(), nss=False, account_checks=True)
+        pam.passwords["Alice"] = "of-another-person"
+        asked = provider.authenticate(user("Alice"), "of-another-person")
+        await self.fails(asked, InvalidCredentials)
+        self.assertEqual(await self.subject(provider, "Alice"), ("alice", ALICE))
+        self.assertIs(await provider.account_status("alice"), AccountStatus.ACTIVE)
+
     async def test_no_user_id(self) -> None:
         """A name that makes no user ID cannot log in, and the log says why."""
         pam = ScriptedPAM()
