@@ -57,6 +57,17 @@ def read_secret(path: Path, read: Callable[[Path], bytes] = read_regular) -> str
         raise ConfigError("", "not text in UTF-8") from None
 
 
+def read_password(path: Path) -> str:
+    """Read a file that holds a password, as :func:`read_secret` does; it must not be empty.
+
+    :raise ConfigError: when it is empty, and as :func:`read_secret` does.
+    """
+    password = read_secret(path)
+    if not password:
+        raise ConfigError("", "there is nothing in it")
+    return password
+
+
 def read_accounts(path: Path) -> bytes:
     """Read a file of accounts.
 

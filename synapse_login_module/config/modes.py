@@ -68,7 +68,9 @@ def of_providers(configs: Iterable[Mapping[str, Any]], folder: Path) -> Iterator
     for index, config in enumerate(configs):
         where = f"password_providers.{index}.config"
         yield from _of_secret_files(where, config, folder)
-        yield from _of_secret_files(f"{where}.mysql", config.get("mysql") or {}, folder)
+        mysql = config.get("mysql")
+        if isinstance(mysql, Mapping):
+            yield from _of_secret_files(f"{where}.mysql", mysql, folder)
         if isinstance(config.get("path"), str):
             path = folder / config["path"]
             mode = _mode(path)

@@ -83,22 +83,26 @@ class AdministratorWatch(Service):
         for each in made:
             user_id = each.given.user_id
             try:
-                reason = await self._reason_to_take(each)
+                await self._look_at_one(each)
             except ProviderUnavailable:
                 continue
-            except Exception:  # a third-party provider may raise anything
+            except StoreUnavailable:
+                raise
+            except Exception:  # of a third-party provider, or of Synapse; the others come next
                 self.log.failure("cannot look at the administrator {user_id}", user_id=user_id)
-                continue
-            if not each.is_admin:  # another administrator has taken it away
-                await server.call_in_background(self._administrators.forget, user_id)
-            elif reason is not None:
-                await server.call_in_background(self._administrators.take, user_id, reason)
+
+    async def _look_at_one(self, made: MadeAdministrator) -> None:
+        server, user_id = self._homeserver, made.given.user_id
+        if not made.is_admin:  # another administrator has taken it away
+            await server.call_in_background(self._administrators.forget, user_id)
+            return
+        reason = await self._reason_to_take(made)
+        if reason is not None:
+            await server.call_in_background(self._administrators.take, user_id, reason)
 
     async def _reason_to_take(self, made: MadeAdministrator) -> str | None:
         """Say why an account is to be no administrator any more; ``None`` if it stays one."""
         given, link = made.given, made.link
-        if not made.is_admin:
-            return None
         if link is None or not self._are_of_one(link, given):
             return "it is not linked any more to the account that it was made one for"
         provider: Any = self._providers.get(given.provider)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.logger import Logger
 
 from synapse_login_module.model import Claim
-from synapse_login_module.synapse import admin_rows, link_rows
+from synapse_login_module.synapse import admin_rows, link_rows, user_tables
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.tables import TokenRows
 
@@ -13,8 +13,8 @@ from synapse_login_module.synapse.tables import TokenRows
 class Administrators:
     """Makes linked accounts server administrators and takes that away, as their providers say.
 
-    What this package has given is noted, and only that is taken away. The note comes first: an
-    administrator that nobody remembers to have made would stay one for good.
+    What this package has given is noted, and only that is taken away. The note comes first,
+    since an administrator without one stays one for good.
 
     All methods run on Synapse's side of the crossing.
 
@@ -54,12 +54,9 @@ class Administrators:
         """
         if admin is None:
             return
-        is_admin = await self._homeserver.is_administrator(user_id)
         if admin:
-            await self._give(user_id, claim, is_admin)
-        elif is_admin and await self._homeserver.transaction(
-            "synapse_login_is_made", lambda rows: admin_rows.is_made(rows, user_id)
-        ):
+            await self._give(user_id, claim)
+        elif await self._homeserver.is_administrator(user_id) and await self._is_made(user_id):
             await self.take(user_id, "its provider says that it is none")
 
     async def take(self, user_id: str, reason: str) -> None:
@@ -85,10 +82,18 @@ class Administrators:
 
         await self._homeserver.transaction("synapse_login_no_admin", work)
 
-    async def _give(self, user_id: str, claim: Claim, is_admin: bool) -> None:
+    async def _is_made(self, user_id: str) -> bool:
+        return await self._homeserver.transaction(
+            "synapse_login_is_made", lambda rows: admin_rows.is_made(rows, user_id)
+        )
+
+    async def _give(self, user_id: str, claim: Claim) -> None:
         now = self._homeserver.now()
 
         def work(rows: TokenRows) -> bool:
+            # Synapse may not know yet, or have in its cache, what its database holds.
+            standing = user_tables.standing(rows, user_id)
+            is_admin = standing is not None and standing.is_admin
             if is_admin and not admin_rows.is_made(rows, user_id):
                 return False  # it is one for another reason, and stays one
             if not link_rows.is_unchanged(rows, user_id, claim):

@@ -82,6 +82,11 @@ class ModesTests(SynchronousTestCase):
             ],
         )
 
+    def test_keys_of_others(self) -> None:
+        """A provider of somebody else may have such a key for something else."""
+        for mysql in ("mysql://localhost/shop", ["a"], 1, None):
+            self.assertEqual(self.warnings(0o640, self.provider(mysql=mysql)), [])
+
     def test_files(self) -> None:
         """Files of secrets, accounts that a group may change, and the database are reported too."""
         password = self.file("password", 0o604)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from twisted.logger import Logger
 
 from synapse_login_module.common.repeats import OncePerPeriod
+from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.providers.ldap.directory import Directory
 from synapse_login_module.providers.ldap.filters import ANY, both
 from synapse_login_module.providers.ldap.messages import Result, Search
@@ -32,7 +34,7 @@ class Administrators:
 
     :param group: the group; ``None`` where there is none, so that nothing is said.
     :param directory: the directory.
-    :param any_account: a search that finds some account.
+    :param any_account: a search that finds some account; ``None`` if there can be none.
     :param clock: the wall clock, for lines that are written once a minute.
     """
 
@@ -47,7 +49,7 @@ class Administrators:
     ) -> None:
         self._group = group
         self._directory = directory
-        self._any_account = any_account
+        self._proof = None if group is None else proof(group, any_account)
         self._lines = OncePerPeriod(clock)
 
     def announce(self) -> None:
@@ -75,26 +77,42 @@ class Administrators:
     async def look(self, search: Search | None) -> bool | None:
         """Say whether the entry that a search finds is a member's.
 
-        :return: ``None`` where there is no group, no such entry, or no proof of the group. If it
-            is mistyped or cannot be read, no entry seems to be a member's.
+        :return: ``None`` where there is no group or no proof of it, or not exactly one such entry.
+            If the group is mistyped or cannot be read, no entry seems to be a member's.
         :raise ProviderUnavailable: when the directory does not answer.
         """
-        if self._group is None or self._any_account is None or search is None:
+        if self._proof is None or search is None:
             return None
         found, member, proven = await self._directory.look(
-            search, *self.searches(search), proof(self._group, self._any_account)
+            search, *self.searches(search), self._proof
         )
         if not member.entries and not proven.entries:
             self._warn()
             return None
-        return bool(member.entries) if found.entries else None
+        return bool(member.entries) if found.entries and not found.several else None
 
-    async def check(self) -> None:
-        """Log a warning when there is no proof of the group."""
-        if self._group is not None and self._any_account is not None:
-            (proven,) = await self._directory.look(proof(self._group, self._any_account))
-            if not proven.entries:
-                self._warn()
+    async def confirm(self, is_member: bool | None) -> bool | None:
+        """Return what a login may be told of a result of :meth:`take`: not that an account is none
+        of a group that there is no proof of.
+        """
+        if is_member is not False:
+            return is_member
+        with suppress(ProviderUnavailable):
+            if await self.check():
+                return False
+        return None
+
+    async def check(self) -> bool:
+        """Say whether there is proof of the group; log a warning if there is none.
+
+        :raise ProviderUnavailable: when the directory does not answer.
+        """
+        if self._proof is None:
+            return False
+        (proven,) = await self._directory.look(self._proof)
+        if not proven.entries:
+            self._warn()
+        return bool(proven.entries)
 
     def _warn(self) -> None:
         if self._group is not None and self._lines.is_written():
@@ -105,14 +123,17 @@ class Administrators:
             )
 
 
-def proof(group: AdminGroup, any_account: Search) -> Search:
+def proof(group: AdminGroup, any_account: Search | None) -> Search | None:
     """Return a search that finds something, unless a group is mistyped or cannot be read.
 
     It finds the group itself, or some member if only a filter is known.
 
-    :param any_account: a search that finds every account.
+    :param any_account: a search that finds every account; ``None`` if there can be none.
+    :return: ``None`` where nothing can be a proof.
     """
     if group.dn is not None:
         return Search(group.dn, False, ANY, NO_ATTRIBUTES)
+    if any_account is None:
+        return None
     wanted = both(any_account.filter, group.filter)
     return Search(any_account.base, any_account.whole_tree, wanted, NO_ATTRIBUTES)

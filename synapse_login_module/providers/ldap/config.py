@@ -185,6 +185,11 @@ def _admin_group(keys: Keys) -> AdminGroup | None:
         return None
     if keys.base is None:
         raise ConfigError("admin_group", "it needs base, below which members are found by their id")
+    if keys.attributes.subject is not None and fold(keys.attributes.subject) in (
+        fold(each or "") for each in (keys.attributes.uid, keys.attributes.mail)
+    ):
+        problem = "with admin_group, no name or address that is given to others later"
+        raise ConfigError("attributes.subject", problem)
     if text.startswith("("):
         return AdminGroup(text, _filter("admin_group", text), None)
     try:

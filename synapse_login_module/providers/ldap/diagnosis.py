@@ -106,10 +106,11 @@ class DirectoryDiagnosis:
             began = time.perf_counter()
             result = await self._search(connection, self._any_account)
             findings += self._of_accounts(self._any_account, result, _since(began))
-            group = self._admin_group
-            if group is not None:
-                result = await self._search(connection, proof(group, self._any_account))
-                findings.append(self._of_admin_group(group, result))
+        group = self._admin_group
+        wanted = None if group is None else proof(group, self._any_account)
+        if group is not None and wanted is not None:
+            result = await self._search(connection, wanted)
+            findings.append(self._of_admin_group(group, result))
         for each in self._groups:
             findings.append(self._of_group(each, await self._search(connection, each)))
         return findings

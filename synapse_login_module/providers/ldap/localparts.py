@@ -95,7 +95,7 @@ class Template:
 
     def makes(self, localpart: str) -> Any | None:
         """Return the filter of entries with some division of the local part as their values."""
-        found = list(islice(self._divide(localpart, 0), _MOST + 1))
+        found = list(islice(self._divide(localpart, 0, set()), _MOST + 1))
         if not 0 < len(found) <= _MOST:
             return None
         return one_of([_all(list(map(equals, self.attributes, values))) for values in found])
@@ -104,11 +104,18 @@ class Template:
         filled = zip(values, self._texts[1:], strict=True)
         return self._texts[0] + "".join(f"{value}{text}" for value, text in filled)
 
-    def _divide(self, rest: str, index: int) -> Iterator[tuple[str, ...]]:
-        """Divide a local part among the attributes from one on; none of them is empty."""
+    def _divide(
+        self, rest: str, index: int, failed: set[tuple[int, int]]
+    ) -> Iterator[tuple[str, ...]]:
+        """Divide the rest of a local part among the attributes from one on; none of them is empty.
+
+        :param failed: the attributes and lengths of the rest that are known to have no division,
+            so that the time for a name of nothing but dots stays short.
+        """
         text = self._texts[index]
-        if not fold(rest).startswith(text):
+        if (index, len(rest)) in failed or not fold(rest).startswith(text):
             return
+        whole, is_divided = len(rest), False
         rest = rest[len(text) :]
         if index == len(self.attributes):
             if not rest:
@@ -122,8 +129,11 @@ class Template:
             ends = [each.start() for each in re.finditer(f"(?={re.escape(following)})", fold(rest))]
         for end in ends:
             if end > 0:
-                for others in self._divide(rest[end:], index + 1):
+                for others in self._divide(rest[end:], index + 1, failed):
+                    is_divided = True
                     yield rest[:end], *others
+        if not is_divided:
+            failed.add((index, whole))
 
 
 class Address:

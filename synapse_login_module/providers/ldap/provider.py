@@ -229,7 +229,8 @@ class LDAPProvider(Service):
             is_locked = status is AccountStatus.LOCKED and proven is AccountStatus.ACTIVE
             # A right password may end a lock, so the status of a locked account is read again.
             status = await self._entries.status_of(entry) if is_locked else proven
-        return replace(self._account(entry, who, user_id, status), admin=found.admin)
+        account = self._account(entry, who, user_id, status)
+        return replace(account, admin=await self._administrators.confirm(found.admin))
 
     async def _find(self, identifier: Identifier) -> Account | None:
         """Search for the entry of an account."""

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from twisted.internet.ssl import Certificate
 
-from synapse_login_module.config.files import ReadFile, read_secret
+from synapse_login_module.config.files import ReadFile, read_password
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.outbound.tls import read_authorities
@@ -60,14 +60,7 @@ def _bind_password(keys: Keys, folder: Path) -> str:
     if keys.bind_password is not None:
         return keys.bind_password
     path = folder / (keys.bind_password_file or "")
-    return ReadFile.load("bind_password_file", path, _read_password).value
-
-
-def _read_password(path: Path) -> str:
-    password = read_secret(path)
-    if not password:
-        raise ConfigError("", "there is nothing in it")
-    return password
+    return ReadFile.load("bind_password_file", path, read_password).value
 
 
 def _servers(keys: Keys, folder: Path) -> Sequence[LDAPServer]:

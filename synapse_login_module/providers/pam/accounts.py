@@ -75,8 +75,10 @@ class UnixAccounts:
         :raise ProviderUnavailable: when the name service or PAM cannot tell.
         """
         user = self.find(typed)
-        name = typed if self._users is None else "" if user is None else user.name
-        if not name or (user is None and not _PLAIN.fullmatch(fold(name))):
+        # Without the name service in lower case, as the user ID has it. Two users whose names
+        # differ in case alone would otherwise be one account.
+        name = fold(typed) if self._users is None else "" if user is None else user.name
+        if not name or (user is None and not _PLAIN.fullmatch(name)):
             return _UNKNOWN
         given = password.encode("utf-8", "surrogatepass")
         if not given or b"\0" in given or len(given) > _MAX_PASSWORD:
@@ -87,6 +89,8 @@ class UnixAccounts:
             raise UnusableAccount("a module asks for more than a password (PAM_CONV_ERR)")
         if verdict is Password.UNDECIDED:
             raise ProviderUnavailable(f"pam_authenticate answered {name_of(checked.code)}")
+        if verdict is Password.UNKNOWN_USER:
+            self._require_name_service(user)
         if verdict is not Password.ACCEPTED:
             return Answer(verdict, checked.code, name, user)
         if checked.user != _encoded(name):  # a module has made another user of the name
@@ -118,7 +122,18 @@ class UnixAccounts:
     def status_of_user(self, user: UnixUser) -> AccountStatus | None:
         """Look at the account of a user of the system."""
         code = self._pam.account(_encoded(user.name)) if self.checks_accounts else Code.SUCCESS
+        if code == Code.USER_UNKNOWN:
+            self._require_name_service(user)
         return self._judge(code, user)
+
+    def _require_name_service(self, user: UnixUser | None) -> None:
+        """Ask the name service again about a user whom PAM does not know: it may be down by now,
+        and modules such as ``pam_unix`` do not tell that from an unknown user.
+
+        :raise ProviderUnavailable: when it is down.
+        """
+        if self._users is not None and user is not None:
+            self._users.named(user.name)
 
     @staticmethod
     def _judge(code: int, user: UnixUser | None = None) -> AccountStatus | None:

@@ -32,7 +32,8 @@ def examine(config: PAMConfig, accounts: UnixAccounts) -> list[Finding]:
     users = config.users
     if users is None:
         return findings
-    return [*findings, *_of_groups(users), *_of_account(users, accounts)]
+    findings += (problems := list(_of_groups(users)))
+    return findings if problems else [*findings, *_of_account(users, accounts)]
 
 
 def _of_file(service: str, folder: str | None) -> Iterator[Finding]:

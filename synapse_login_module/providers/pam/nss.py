@@ -26,6 +26,7 @@ from ctypes import (
 from typing import Any, NamedTuple, TypeVar
 
 from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.model.findings import NO_ACCOUNT
 
 E = TypeVar("E", bound=Structure)
 
@@ -108,13 +109,25 @@ def number_of_group(name: str) -> int | None:
 
 
 def groups_of(user: UnixUser) -> set[int]:
-    """List the numbers of the groups that a user is in."""
+    """List the numbers of the groups that a user is in.
+
+    While the name service is down, some are missing: the C library reports no error. So call
+    :func:`require_groups` before anything follows from a group that is not there.
+    """
     name = user.name.encode("utf-8", "surrogateescape")
     for size in _GROUPS:
         found, count = (c_uint * size)(), c_int(size)
         if _LIBC.getgrouplist(name, c_uint(user.gid), found, byref(count)) >= 0:
             return set(found[: count.value])
     raise ProviderUnavailable(f"the user {user.name} is in too many groups")
+
+
+def require_groups() -> None:
+    """Look for a group that no part of the name service has, so that each part is asked.
+
+    :raise ProviderUnavailable: when the name service cannot tell.
+    """
+    number_of_group(NO_ACCOUNT)
 
 
 def has_locked_password(user: UnixUser) -> bool:

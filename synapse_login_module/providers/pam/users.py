@@ -6,6 +6,7 @@ import pwd
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from synapse_login_module.errors import ProviderUnavailable
 from synapse_login_module.model import fold
 from synapse_login_module.providers.identifiers import id_in, with_tag
 from synapse_login_module.providers.pam import nss
@@ -64,7 +65,12 @@ class UnixUsers:
         if not self.groups:
             return user
         numbers = {nss.number_of_group(group) for group in self.groups} - {None}
-        return user if numbers & nss.groups_of(user) else None
+        if not numbers:
+            raise ProviderUnavailable(f"there is no group {' or '.join(self.groups)}")
+        if numbers & nss.groups_of(user):
+            return user
+        nss.require_groups()
+        return None
 
 
 def subject_of(user: UnixUser, kind: str) -> str:

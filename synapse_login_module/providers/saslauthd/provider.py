@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,10 @@ _ADVICE: Mapping[str, str] = {
     "Permission denied": "add this process to the group sasl, which may enter the socket's folder",
     "Connection refused": "start saslauthd: the socket is left from one that has ended",
 }
+
+
+_MAX_PATH = 107
+"""The longest path of a Unix socket on Linux (``sun_path``). Twisted would wait for the timeout."""
 
 
 class _Keys(Strict):
@@ -91,7 +96,10 @@ class SaslauthdProvider:
         keys = validate(_Keys, config)
         if keys.failure_time >= keys.timeout:
             raise ConfigError("failure_time", "it must be shorter than timeout")
-        return SaslauthdConfig(keys, folder / keys.socket)
+        path = folder / keys.socket
+        if len(os.fsencode(path)) > _MAX_PATH:
+            raise ConfigError("socket", f"it is longer than {_MAX_PATH} bytes, which no socket is")
+        return SaslauthdConfig(keys, path)
 
     def __init__(self, config: SaslauthdConfig, environment: Environment) -> None:
         keys = config.keys
@@ -122,8 +130,10 @@ class SaslauthdProvider:
         if kind_of(identifier) != "user" or names is None:
             return None
         given = password.encode("utf-8", "surrogatepass")
-        asked = names["localpart"].encode("utf-8", "surrogatepass")
         who = named_as_typed(names["localpart"], self._server_name)
+        # In lower case, as the user ID has it. Two users whose names differ in case alone would
+        # otherwise be one account.
+        asked = who.name.encode("utf-8", "surrogatepass")
         began = self._even_time.now()
         verdict = Verdict.REFUSED
         if who.user_id is not None and can_be_asked(asked) and can_be_asked(given):

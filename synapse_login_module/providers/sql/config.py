@@ -52,6 +52,9 @@ _WANTED: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
 }
 """For each statement, the parameters that it must all use, and those of which it must use one."""
 
+_QUOTED = re.compile(r"""(['"]).*?\1""", re.DOTALL)
+"""Text in quotes, in which a parameter is none. MySQL takes double quotes for text, too."""
+
 SUBJECT_IS_LOST = (
     "queries.status: it does not use the parameter subject, which queries.{query} has a column for"
 )
@@ -121,7 +124,7 @@ def _driver(keys: _Keys, folder: Path) -> tuple[Driver, Sequence[str]]:
 
 
 def _parameters(statement: str, driver: Driver) -> set[str]:
-    return set(re.findall(driver.parameter, re.sub(r"'[^']*'", "", statement)))
+    return set(re.findall(driver.parameter, _QUOTED.sub("", statement)))
 
 
 def _names_subject(statement: str | None, driver: Driver) -> bool:

@@ -88,6 +88,7 @@ class MySQLDriver:
         """Connect the socket. That leaves the handshake to ``begin``, which can be cut."""
         try:
             wire = self._server.connect(self._seconds)
+            handle = wire.dup()
         except socket.gaierror as error:
             problem = f"cannot resolve {self._server.host}: {error.strerror}"
             raise self._pymysql.OperationalError(_UNKNOWN_HOST, problem) from None
@@ -109,7 +110,7 @@ class MySQLDriver:
             autocommit=True,
             local_infile=False,
         )
-        return _Connection(session, wire, wire.dup())
+        return _Connection(session, wire, handle)
 
     def begin(self, connection: _Connection) -> None:
         """Log in, set the timeouts, and make transactions read-only unless queries may write.

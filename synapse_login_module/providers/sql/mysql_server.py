@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from synapse_login_module.config.conninfo import is_local
-from synapse_login_module.config.files import ReadFile, read_secret
+from synapse_login_module.config.files import ReadFile, read_password
 from synapse_login_module.config.validation import FilePath, Strict
 from synapse_login_module.errors import ConfigError, Mistakes
 from synapse_login_module.outbound.tls import read_authorities
@@ -175,11 +175,4 @@ def _password(keys: MySQLKeys, folder: Path) -> str:
     if keys.password is not None:
         raise ConfigError("mysql.password_file", "there is a password already")
     path = folder / keys.password_file
-    return ReadFile.load("mysql.password_file", path, _read_password).value
-
-
-def _read_password(path: Path) -> str:
-    password = read_secret(path)
-    if not password:
-        raise ConfigError("", "there is nothing in it")
-    return password
+    return ReadFile.load("mysql.password_file", path, read_password).value

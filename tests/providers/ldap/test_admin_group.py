@@ -118,6 +118,7 @@ class AdminGroupTests(AdminGroupCase):
         alice = await self.subject(provider, "alice")
         for _ in range(3):
             self.assertIsNone(await provider.is_administrator(alice))
+        self.assertIsNone((await self.assert_logs_in(provider, "alice")).admin)
         problem = f"LDAP: admin_group {mistyped} has no member, or is not there, or cannot be read"
         self.assertEqual([each.startswith(problem) for each in self.logged], [True])
         self.events.clear()
@@ -134,6 +135,7 @@ class AdminGroupTests(AdminGroupCase):
         self.assertIs(await provider.is_administrator(alice), True)
         self.server.change(change(GROUP_DN, "delete"))
         self.assertIsNone(await provider.is_administrator(alice))
+        self.assertIsNone((await self.assert_logs_in(provider, "alice")).admin)
 
     async def test_gone(self) -> None:
         """Nothing is said of an entry that is gone or is no account, or that is asked by name."""
@@ -146,6 +148,18 @@ class AdminGroupTests(AdminGroupCase):
         self.assertIsNone(await provider.is_administrator(alice))
         self.server.change(change(f"uid=alice,{PEOPLE}", "delete"))
         self.assertIsNone(await provider.is_administrator(alice))
+
+    async def test_one_id_twice(self) -> None:
+        """Nothing is said of an id that several entries have: one of them may be a member."""
+        provider = self.grouped(attributes={"subject": "employeeNumber"})
+        for name, number in (("alice", "1"), ("bob", "2")):
+            lines = ("add: employeeNumber", f"employeeNumber: {number}")
+            self.server.change(change(f"uid={name},{PEOPLE}", "modify", *lines))
+        bob = await self.subject(provider, "bob")
+        self.assertIs(await provider.is_administrator(bob), False)
+        lines = ("replace: employeeNumber", "employeeNumber: 2")
+        self.server.change(change(f"uid=alice,{PEOPLE}", "modify", *lines))
+        self.assertIsNone(await provider.is_administrator(bob))
 
     async def test_outage(self) -> None:
         """An outage is no answer."""
@@ -218,6 +232,15 @@ class AdminGroupConfigTests(SynchronousTestCase):
             with self.assertRaises(ConfigError) as raised:
                 LDAPProvider.parse_config(config, Path())
             self.assertEqual(raised.exception.path, "admin_group", config)
+
+    def test_subject(self) -> None:
+        """Administrators are not known by a name that another person may get."""
+        config = {**SEARCH, "servers": ["ldaps://ldap.example.com"], "admin_group": GROUP_DN}
+        for subject in ("UID", "mail"):
+            with self.assertRaises(ConfigError) as raised:
+                LDAPProvider.parse_config({**config, "attributes": {"subject": subject}}, Path())
+            self.assertEqual(raised.exception.path, "attributes.subject")
+        LDAPProvider.parse_config({**config, "attributes": {"subject": "employeeNumber"}}, Path())
 
     def test_standalone(self) -> None:
         """The standalone server rejects it, and says what it has instead."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,13 @@ class TemplateTests(SynchronousTestCase):
         entry = Entry(b"", {each: [b"%d" % n for n in range(100)] for each in "abcd"})
         self.assertEqual(len(template.names(entry)), 16)
         self.assertEqual(len(Template("{a}").names(entry)), 100)
+
+    def test_time(self) -> None:
+        """A name that could be divided in very many ways, of which none fits, takes no time."""
+        template = Template("{a}.{b}.{c}.{d}.{e}-x")
+        began = time.process_time()
+        self.assertIsNone(template.makes("a." * 120))
+        self.assertLess(time.process_time() - began, 1.0)
 
     def test_mistakes(self) -> None:
         """A local part has attributes, some text between them, and an id that it is not."""

@@ -83,6 +83,27 @@ class LibraryTests(SynchronousTestCase):
                     look_up()
                 self.assertIn("the name service is down", str(raised.exception))
 
+    def test_outage_of_groups(self) -> None:
+        """A member whose groups are missing since the name service is down has not left them."""
+
+        def number_of(name: str) -> int:
+            if name != "matrix":  # sssd's library keeps what was found while sssd ran
+                raise ProviderUnavailable("the name service is down")
+            return 1005
+
+        self.patch(nss, "number_of_group", number_of)
+        self.patch(nss, "groups_of", lambda user: {user.gid})
+        with self.assertRaises(ProviderUnavailable):
+            UnixUsers(1000, ["matrix"], lambda name: ALICE).named("alice")
+
+    def test_no_group(self) -> None:
+        """If none of the groups exists, nothing follows about their members."""
+        self.answer(0, 0)
+        users = UnixUsers(1000, ["matriks", "chat"], lambda name: ALICE)
+        with self.assertRaises(ProviderUnavailable) as raised:
+            users.named("alice")
+        self.assertEqual(str(raised.exception), "there is no group matriks or chat")
+
     def test_unknown(self) -> None:
         """No entry and no error is an unknown user."""
         self.answer(0, 0)

@@ -185,6 +185,19 @@ class ShadowTests(UnixCase):
         self.assertEqual(self.refresh(), (200, None))
         self.assertEqual(self.log_in()[0], 200)
 
+    def test_groups_of_name_service(self) -> None:
+        """While the groups are not known, nobody has left them."""
+        self.serve("pam.rst", "shadow", failure_time=300)
+        self.assertEqual(self.log_in()[0], 200)
+        change = self.system.run
+        # A part of the name service that is down may have had her in the group.
+        change("sed", "--in-place", "s/^group:.*/group: files hesiod/", "/etc/nsswitch.conf")
+        change("gpasswd", "--delete", "alice", "matrix")
+        self.assertEqual(self.log_in()[0], 503)
+        self.assertEqual(self.refresh(), (200, None))
+        change("sed", "--in-place", "s/^group:.*/group: files/", "/etc/nsswitch.conf")
+        self.assertEqual(self.refresh(), (401, "M_UNKNOWN_TOKEN"))
+
     def test_no_privilege(self) -> None:
         """Without the group shadow each login is an outage."""
         self.serve("pam.rst", "nogroup", groups=[])

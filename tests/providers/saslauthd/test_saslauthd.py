@@ -196,11 +196,11 @@ class AnswerTests(ScriptedCase):
     """Each answer of a saslauthd."""
 
     async def test_question(self) -> None:
-        """It is asked about the name as it was typed, with the service and the realm."""
+        """It is asked about the name in lower case, with the service and the realm."""
         self.server.answer(b"OK")
         provider = self.provider(service="matrix", realm="EXAMPLE.COM")
         self.assertEqual(await self.ask(provider, "Alice"), ALICE_ACCOUNT)
-        self.assertEqual(self.server.asked, [[b"Alice", b"wonderland", b"matrix", b"EXAMPLE.COM"]])
+        self.assertEqual(self.server.asked, [[b"alice", b"wonderland", b"matrix", b"EXAMPLE.COM"]])
 
     async def test_answers(self) -> None:
         """A refusal is one, and all else that is not OK is an outage."""
@@ -366,10 +366,12 @@ class ConfigTests(SynchronousTestCase):
             ({"realm": "a b"}, "realm"),
             ({"failure_time": 10_000}, "failure_time"),
             ({"connections": 0}, "connections"),
+            ({"socket": "x" * 103}, "socket"),
         ):
             with self.assertRaises(ConfigError) as raised:
-                SaslauthdProvider.parse_config(config, Path())
+                SaslauthdProvider.parse_config(config, Path("/run"))
             self.assertEqual(raised.exception.path, path)
+        SaslauthdProvider.parse_config({"socket": "x" * 102}, Path("/run"))
 
     def test_not_tried(self) -> None:
         """check-config says what was not connected to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.errors import ConfigError, ProviderUnavailable
 from synapse_login_module.model import AccountStatus
+from synapse_login_module.providers.sql.mysql_server import MySQLServer
 from synapse_login_module.providers.sql.provider import SQLProvider
 from tests.providers.case import PASSWORD, ProviderCase, email, lines, user
 from tests.providers.sql.test_mysql import MariaDBMixin
@@ -271,6 +273,24 @@ class MariaDBDownTests(ProviderCase):
             ]
             * 2,
         )
+
+    async def test_no_more_files(self) -> None:
+        """A process that may open no more files has an outage, whichever file is one too many."""
+        require("pymysql")
+
+        def connect(server: MySQLServer, seconds: float) -> Any:
+            def dup() -> Any:
+                raise OSError(errno.EMFILE, "Too many open files")
+
+            return SimpleNamespace(dup=dup)
+
+        self.patch(MySQLServer, "connect", connect)
+        config = {"host": "127.0.0.1", "user": "x", "database": "x"}
+        provider = self.build(SQLProvider, {"mysql": config, "queries": POSTGRESQL})
+        outage = await self.fails(
+            provider.authenticate(user("alice"), PASSWORD), ProviderUnavailable
+        )
+        self.assertIn("Too many open files", str(outage))
 
     async def test_down_before_the_start(self) -> None:
         """The service starts while the server is down, and every login is an outage."""

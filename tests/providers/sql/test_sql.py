@@ -1198,6 +1198,8 @@ class SQLConfigTests(SynchronousTestCase):
                 select + "':localpart'",
                 NO_NAME,
             ),
+            ("by_user", select + '":localpart"', NO_NAME),
+            ("by_user", select + """'"' OR ':localpart' = '"'""", NO_NAME),
             ("by_email", select + ":localpart", "there is no parameter localpart, but email"),
             ("by_phone", select + "1", "it does not use the parameter phone"),
             (
