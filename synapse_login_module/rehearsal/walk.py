@@ -161,10 +161,12 @@ def _tell_name(trace: Trace, credentials: PasswordLogin, server_name: str) -> No
             kind="foreign",
         )
     elif localpart_from(identifier.user_id.localpart) is None:
+        spaced = " " in identifier.user_id.localpart
+        known = "no provider knows a name with a space"
+        if not spaced:
+            known = "a provider may know it all the same"
         trace.add(
-            "name",
-            f"read as {identifier}, which is no valid user ID; a provider may know it all the same",
-            kind="no_user_id",
+            "name", f"read as {identifier}, which is no valid user ID; {known}", kind="no_user_id"
         )
     else:
         trace.add("name", f"read as the user ID {identifier}", kind="user_id")

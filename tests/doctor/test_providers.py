@@ -108,6 +108,14 @@ class LDAPDoctorTests(ProviderDoctorCase):
         found = f"it refuses bind_dn {READER_DN}"
         self.assert_line(findings, Level.FAILED, "provider ldap", found, "bind_password_file")
 
+    async def test_no_start_tls(self) -> None:
+        """A server without StartTLS is a failure, and the advice is about TLS."""
+        slapd = self.slapd()
+        config: dict[str, Any] = {**SEARCH, "servers": [slapd.url], "start_tls": True}
+        findings = await self.examine(LDAP, **config)
+        found = "it refuses StartTLS"
+        self.assert_line(findings, Level.FAILED, "provider ldap", found, "set up TLS")
+
     async def test_no_base(self) -> None:
         """A base that does not exist is a failure."""
         config: dict[str, Any] = {
@@ -368,6 +376,29 @@ class SQLDoctorTests(ProviderDoctorCase):
         findings = await self.examine(SQL, postgresql=dsn, queries=self.queries)
         found = "password authentication failed"
         self.assert_line(findings, Level.FAILED, "provider sql", found, "correct the password")
+        without = dsn.replace(f"password={SECRET} ", "passfile=/nowhere ")
+        findings = await self.examine(SQL, postgresql=without, queries=self.queries)
+        found = "no password supplied"
+        self.assert_line(findings, Level.FAILED, "provider sql", found, "name a passfile")
+
+    async def test_certificates(self) -> None:
+        """A server without TLS, or whose authority is not named, is a failure of its own."""
+        database = PostgreSQL()
+        self.addCleanup(database.remove)
+        dsn = f"host=127.0.0.1 port={database.port} user=x dbname=postgres sslmode=verify-full"
+        nowhere = self.folder / "nowhere.pem"
+        other = Authority("another").write(self.folder / "other.pem")
+        found = "server does not support SSL"
+        findings = await self.examine(SQL, postgresql=dsn, queries=self.queries)
+        self.assert_line(findings, Level.FAILED, "provider sql", found, "set up TLS at the server")
+        database.use_certificate(Authority().sign("127.0.0.1"))
+        for authority, found, advice in (
+            (nowhere, "root certificate file", "sslrootcert=FILE"),
+            (other, "certificate verify failed", "sslrootcert and sslmode"),
+        ):
+            given = f"{dsn} sslrootcert={authority}"
+            findings = await self.examine(SQL, postgresql=given, queries=self.queries)
+            self.assert_line(findings, Level.FAILED, "provider sql", found, advice)
 
     async def test_finds_everybody(self) -> None:
         """A query that finds an account that does not exist is a warning."""

@@ -119,6 +119,7 @@ class ConfigTests(SynchronousTestCase):
         (self.folder / "mysql-password").write_text("a long random password\n")
         (self.folder / "service.secret").write_text("Bearer 3f9c\n")
         (self.folder / "keycloak.secrets").write_text("client: 3f9c\n")
+        (self.folder / "service.secrets").write_text("client: 3f9c\n")
         (self.folder / "xenforo.headers").write_text("XF-Api-Key: 3f9c\n")
         (self.folder / "nextcloud.secret").write_text("Basic YWRtaW46M2Y5Yw==\n")
         authority = Authority()
@@ -153,7 +154,7 @@ class ConfigTests(SynchronousTestCase):
             plan = self.check(self.here(block.text))
             build_backends(plan, reactor)
             checked += 1
-        self.assertEqual(checked, 28)
+        self.assertEqual(checked, 29)
 
     def test_module(self) -> None:
         """The module inside Synapse takes its block; what is configured is what was before."""

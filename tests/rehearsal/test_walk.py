@@ -82,7 +82,8 @@ class WalkTests(SynchronousTestCase):
         """The first step says what the name is read as."""
         for user, said in (
             ("@alice:elsewhere", "another server than example.com"),
-            ("Ä", "which is no valid user ID"),
+            ("Ä", "no valid user ID; a provider may know it"),
+            ("a b", "no valid user ID; no provider knows a name with a space"),
             ("ALICE", "read as the user ID @ALICE:example.com"),
         ):
             self.assertIn(said, self.walk(user=user)[1][0])

@@ -30,6 +30,7 @@ from synapse_login_module.providers.ldap.result_codes import (
 from synapse_login_module.providers.ldap.statuses import NO_ATTRIBUTES
 
 _BIND = "correct bind_dn and bind_password (or bind_password_file)"
+_START_TLS = "set up TLS at the server, or write ldaps:// in servers if it has that"
 _READ = "correct base, or allow bind_dn to read there"
 
 
@@ -76,7 +77,9 @@ class DirectoryDiagnosis:
             connection = await directory.reach(server)
         except ServerFailed as problem:
             text = on_one_line(problem)
-            return [failed(server.url, text, advice_on_connecting(text, "servers"))]
+            refuses = "refuses StartTLS" in text
+            advice = _START_TLS if refuses else advice_on_connecting(text, "servers")
+            return [failed(server.url, text, advice)]
         findings = [good(server.url, f"connected in {_since(began)}")]
         try:
             if server.tls is not None:

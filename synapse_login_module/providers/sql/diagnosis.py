@@ -28,6 +28,8 @@ Find = Callable[[str, Mapping[str, str]], Awaitable[bool]]
 _NO_SUCH_ID = "invalid input syntax for type"
 _QUERIES = ("by_user", "by_email", "by_phone", "status")
 
+_TO_VERIFY = "correct the server's certificate, or host, sslrootcert and sslmode in postgresql"
+
 _ADVICE: Mapping[str, str] = {
     "to database": "GRANT SELECT on its tables to the user of mysql, or correct database there",
     "Access denied": "correct user, password or password_file in mysql",
@@ -38,6 +40,14 @@ _ADVICE: Mapping[str, str] = {
     "Unknown column": "correct the query",
     "SSL is required": "set up TLS at the server, or set tls in mysql to false if it is near",
     "password authentication failed": "correct the password in postgresql",
+    "no password supplied": "name a passfile in postgresql by its whole path; it counts only if its"
+    " owner alone may read it (chmod 600)",
+    "root certificate file": "name the authority of the server's certificate in postgresql:"
+    " sslrootcert=FILE, by its whole path, or sslrootcert=system",
+    "SSL error": _TO_VERIFY,
+    "server certificate for": _TO_VERIFY,
+    "server does not support SSL": "set up TLS at the server, or leave sslmode out of postgresql if"
+    " it is near",
     "no pg_hba.conf entry": "allow this machine in PostgreSQL's pg_hba.conf",
     "no such table": "make the table, or correct the query",
     "no such column": "correct the query",

@@ -39,6 +39,8 @@ _ADVICE: Mapping[str, str] = {
     "password authentication failed": "correct the password in dsn or password_file; ALTER ROLE …"
     " PASSWORD sets it",
     "no password supplied": "write the password into the file of password_file",
+    "root certificate file": "name the authority of the server's certificate in dsn:"
+    " sslrootcert=FILE, by its whole path, or sslrootcert=system",
     "no pg_hba.conf entry": "allow this machine in PostgreSQL's pg_hba.conf",
     "does not exist": "create the database and the role of dsn, or correct their names there",
     "too many clients": "raise max_connections of PostgreSQL, or lower connections here",
