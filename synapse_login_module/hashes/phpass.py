@@ -61,7 +61,7 @@ def _digest(of_md5: bool, variant: str, rounds: int) -> Callable[[bytes, bytes],
             given = _escaped(trimmed_as_php(password))
         else:
             given = password
-        fits, given = len(given) <= longest, given[:longest]
+        fits, given = 0 < len(given) <= longest, given[:longest]
         state = function(salt + given, usedforsecurity=False).digest()
         for _ in range(2**rounds):
             state = function(state + given, usedforsecurity=False).digest()
