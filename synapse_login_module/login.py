@@ -207,7 +207,7 @@ class LoginService:
         if is_empty(credentials.password):  # some databases hold hashes of nothing
             await self.hashing.decoy("")
             await attempt.counted.charge_account(None)
-            raise InvalidCredentials("empty_password")
+            raise InvalidCredentials
         try:
             account = await call_hashing_for(
                 attempt.counted.known_as,

@@ -142,10 +142,8 @@ class PasswordCallbacks:
             raise self._refusal(identifier, error) from None
 
     async def _ask(self, identifier: Identifier, password: str) -> Accepted:
-        if not _is_text(f"{identifier}{password}"):
+        if not _is_text(f"{identifier}{password}") or is_empty(password):
             raise InvalidCredentials
-        if is_empty(password):
-            raise InvalidCredentials("empty_password")
         known_as = None if self._tried is None else self._tried.known_as(str(identifier))
         try:
             account = await self._homeserver.call_module(

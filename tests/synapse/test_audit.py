@@ -69,9 +69,9 @@ class OwnLoginTests(AuditCase):
         )
 
     async def test_empty(self) -> None:
-        """An empty password is wrong before any provider is asked."""
+        """An empty password is wrong, and no provider is asked."""
         self.assertEqual((await self.log_in(password="\0")).status, 403)
-        self.assert_line("login outcome=refused reason=empty_password", user_id("alice"))
+        self.assert_line("login outcome=refused reason=wrong_password", user_id("alice"))
 
     async def test_ok_by_email(self) -> None:
         """So has one by e-mail address."""
