@@ -47,7 +47,7 @@ from synapse_login_module.model import (
     TokenPair,
     require_active,
 )
-from synapse_login_module.passwords import call_hashing_for
+from synapse_login_module.passwords import call_hashing_for, is_empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +204,10 @@ class LoginService:
             except UnknownToken:
                 raise await self._bad_login_token() from None
             return Account(owner, status=await self.accounts.account_status(owner, None))
+        if is_empty(credentials.password):  # some databases hold hashes of nothing
+            await self.hashing.decoy("")
+            await attempt.counted.charge_account(None)
+            raise InvalidCredentials
         try:
             account = await call_hashing_for(
                 attempt.counted.known_as,

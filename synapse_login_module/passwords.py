@@ -68,6 +68,11 @@ def call_collecting_kinds(kinds: list[Kind], function: Callable[..., T], *argume
         _checked.reset(token)
 
 
+def is_empty(password: str) -> bool:
+    """Say whether a password is none. Some formats of hashes take NUL for nothing."""
+    return not password.strip("\0")
+
+
 def hash_password(password: str, pepper: str, rounds: int) -> str:
     """Hash a password as Synapse's ``hash_password`` does.
 

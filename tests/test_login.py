@@ -645,6 +645,19 @@ class ManyNamesTests(LoginServiceTestCase):
             self.failure(self.by(identifier), InvalidCredentials)
         self.failure(self.by(self.NAMES[3], "wonderland"), InvalidCredentials)
 
+    def test_empty(self) -> None:
+        """An empty password is wrong, whatever a provider says; it counts and takes as long."""
+        for password in ("", "\0", "\0\0"):
+            self.service = self.make_service(failures=1)
+            self.fake.passwords[ALICE] = password
+            self.journal.clear()
+            self.hashing.decoys.clear()
+            self.failure(self.by(self.NAMES[0], password), InvalidCredentials)
+            self.assertNotIn("authenticate", self.journal)
+            self.assertEqual(len(self.hashing.decoys), 1)
+            self.failure(self.by(self.NAMES[0], password), RateLimited)
+            self.assertEqual(self.audit.counts["login", "refused", "wrong_password"], 1)
+
     def test_third_partys_provider(self) -> None:
         """If a provider does not name the account of a failure, each name has its own burst."""
         self.provider = ProviderChain([self.fake], self.hashing)

@@ -16,6 +16,9 @@ LEAST_WORK = 7168 * 5
 Sheet gives."""
 
 _SECONDS = 1.1e-6
+_LANE_SECONDS = 2e-4
+"""Of the threads of one lane, which are started four times in each pass."""
+
 _MOST_LANES = 16
 """Each lane is a thread while a hash is computed."""
 
@@ -112,7 +115,7 @@ def _kind(
         digest,
         bytes(salt_bytes),
         Strength.MEMORY_HARD,
-        _SECONDS * memory * passes,
+        _SECONDS * memory * passes + (_LANE_SECONDS * passes * lanes if lanes > 1 else 0.0),
         memory * 1024,
         is_weak=memory * passes < LEAST_WORK,
     )

@@ -123,6 +123,6 @@ def trimmed_as_php(password: bytes) -> bytes:
 
 def _wordpress(password: bytes) -> bytes | None:
     trimmed = trimmed_as_php(password)
-    if len(trimmed) > _WORDPRESS_LONGEST:
+    if not 0 < len(trimmed) <= _WORDPRESS_LONGEST:
         return None
     return base64.b64encode(hmac.digest(b"wp-sha384", trimmed, "sha384"))

@@ -18,8 +18,10 @@ _CHEAP = {
 """A setting for each scheme, to find out whether the library has it."""
 
 _SHA_SECONDS = {"$5$": 5e-7, "$6$": 7e-7}
-_SHA_DEFAULT, _SHA_LEAST = 5000, 200_000
-"""The rounds where a hash does not say, and those that take as long as OWASP's PBKDF2."""
+_SHA_DEFAULT, _SHA_LEAST, _SHA_MOST = 5000, 200_000, 1_000_000
+"""The rounds where a hash does not say, those that take as long as OWASP's PBKDF2, and the most.
+With the longest password each round takes six times as long as the estimate.
+"""
 
 _SHA = re.compile(
     r"(\$[56]\$)(rounds=([1-9][0-9]{3,8})\$)?([./0-9A-Za-z]{1,16})\$([./0-9A-Za-z]{43,86})"
@@ -49,6 +51,8 @@ def parse_sha(text: str) -> Hash:
     if match is None or len(match[5]) != _SHA_DIGEST[match[1]]:
         raise ValueError("a hash of crypt's $5$ or $6$ that is cut short or damaged")
     scheme, rounds, salt = match[1], int(match[3] or _SHA_DEFAULT), match[4]
+    if rounds > _SHA_MOST:
+        raise ValueError(f"a hash of crypt's {scheme} of {rounds} rounds: more than {_SHA_MOST}")
     return _hash(
         text,
         scheme,

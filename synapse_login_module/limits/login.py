@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 
 from twisted.logger import Logger
@@ -122,7 +123,9 @@ class LoginLimits:
     out. With looser limits they are counted by account and each larger network, and by account
     alone, so that guessing from many networks ends too. Each failure is counted twice: by the name
     that the client sent, before a provider is asked, and by the account that a provider says it
-    tried. So an account with many names allows no more failures than one with a single name.
+    tried. So an account with many names allows no more failures than one with a single name. Some
+    backends do not say which account it was, and ignore accents in names as many databases do, so
+    names that differ in these alone are counted as one.
 
     Attempts are counted by network. Those that fail are also counted by each larger network,
     whatever name the client sent. So the owner of many small networks cannot have passwords checked
@@ -234,13 +237,16 @@ class LoginLimits:
         :param limit: the name of the first bucket; the names of the others begin with it.
         :param whose: the name or account, in lower case.
         """
-        buckets = _bucket(limit, self._failures, whose, client.network)
+        counted = _loosely(whose)
+        buckets = _bucket(limit, self._failures, counted, client.network)
         if self._failures is None or self._anywhere is None or self.is_known(whose, client):
             return buckets
         for network, prefix in larger_networks(client.network):
             rate = self._failures.looser(prefix.failures_factor)
-            buckets.append(Bucket(f"{limit}_{prefix.bits}", (whose, network), rate, prefix.shared))
-        anywhere = Bucket(f"{limit}_anywhere", (whose,), self._anywhere, _SHARED_BY_EVERYBODY)
+            buckets.append(
+                Bucket(f"{limit}_{prefix.bits}", (counted, network), rate, prefix.shared)
+            )
+        anywhere = Bucket(f"{limit}_anywhere", (counted,), self._anywhere, _SHARED_BY_EVERYBODY)
         return [*buckets, anywhere]
 
     def _by_larger_networks(self, client: Client) -> list[Bucket]:
@@ -255,6 +261,14 @@ class LoginLimits:
             )
             for network, prefix in larger_networks(client.network)
         ]
+
+
+def _loosely(name: str) -> str:
+    """Remove from a name what backends may ignore: case, accents, and wide or other forms."""
+    if name.isascii():
+        return name.lower()
+    plain = unicodedata.normalize("NFKD", name)
+    return "".join(each for each in plain if unicodedata.category(each)[0] != "M").casefold()
 
 
 def _bucket(limit: str, rate: Rate | None, *key: str) -> list[Bucket]:

@@ -25,7 +25,7 @@ from synapse_login_module.model import (
     UserIdentifier,
     require_active,
 )
-from synapse_login_module.passwords import call_hashing_for
+from synapse_login_module.passwords import call_hashing_for, is_empty
 from synapse_login_module.synapse.addresses import medium_and_address
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.ending import SessionEnding
@@ -142,7 +142,7 @@ class PasswordCallbacks:
             raise self._refusal(identifier, error) from None
 
     async def _ask(self, identifier: Identifier, password: str) -> Accepted:
-        if not _is_text(f"{identifier}{password}"):
+        if not _is_text(f"{identifier}{password}") or is_empty(password):
             raise InvalidCredentials
         known_as = None if self._tried is None else self._tried.known_as(str(identifier))
         try:

@@ -105,8 +105,17 @@ class PageTests(SynchronousTestCase):
                 f"$scrypt$ln=14,r=8,p=80$aaaa${'b' * 43}",
                 f"$scrypt$ln=14,r=8,p=90$aaaa${'b' * 43}",
             ),
-            (f"$6$rounds=7000000$salt${'a' * 86}", f"$6$rounds=7500000$salt${'a' * 86}"),
-            (f"$P$I{'a' * 30}", f"$P$J{'a' * 30}"),
+            (
+                f"$argon2id$v=19$m=128,t=1400,p=16${end}",
+                f"$argon2id$v=19$m=128,t=1600,p=16${end}",
+            ),
+            (
+                f"scrypt$2$salt$1$800000${'a' * 86}==",
+                f"scrypt$2$salt$1$1200000${'a' * 86}==",
+            ),
+            (f"$6$rounds=1000000$salt${'a' * 86}", f"$6$rounds=1000001$salt${'a' * 86}"),
+            (f"$P$G{'a' * 30}", f"$P$H{'a' * 30}"),
+            (f"$S$I{'a' * 51}", f"$S$J{'a' * 51}"),
         ):
             parse_hash(good)
             self.assertRaises(ValueError, parse_hash, bad)

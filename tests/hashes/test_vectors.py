@@ -70,6 +70,11 @@ class VectorTests(SynchronousTestCase):
             trims = vector.name in ("wordpress", "passlib_phpass", "phpass", "phpbb")
             spaced = b" \t" + PASSWORD.encode() + b"\n"
             self.assertEqual(parse_hash(vector.text).verify(spaced), trims, vector.name)
+        # Of nothing, which spaces are trimmed to: no password at all.
+        for cheap in ("$P$6saltsalt", "$H$6saltsalt"):
+            kind = parse_hash(cheap + "." * 22).kind
+            self.assertEqual(kind.digest(b" ", b"saltsalt"), b"")
+        self.assertEqual(parse_hash("$wp$2y$04$" + "." * 53).kind.digest(b" \t", b"." * 22), b"")
         # By PHP 8.2.36's hash(), of what its htmlspecialchars() makes of the password.
         escaped = parse_hash("$H$6saltsaltoZ4fdbKzIeZ7F2jAIpMKz/")
         self.assertTrue(escaped.verify(b'a&<>"b'))

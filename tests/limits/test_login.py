@@ -88,6 +88,21 @@ class FailureTests(LoginLimitsTestCase):
         self.assertEqual(self.count(limits, client=AWAY), 3)
         self.assertEqual(self.count(limits, subject=BOB), 3)
 
+    def test_spellings(self) -> None:
+        """Names that a backend may take for one, since it ignores accents, share their failures."""
+        limits = self.limits(failures=4)
+        for name in ("alice", "\u00e0lice", "ali\u00e7e\u0301", "\uff21lice"):
+            self.attempt(limits, subject=f"@{name}:example.com")
+        self.assertIsNone(self.allowed(limits))
+        self.attempt(limits, subject="@bl\u00fcmchen:example.com")
+
+    def test_spelling_is_not_known(self) -> None:
+        """A login by one spelling does not make another a known one."""
+        limits = self.limits(failures=2)
+        limits.remember_network("@other:example.com", "@\u00e0lice:example.com", HOME)
+        self.assertFalse(limits.is_known(ALICE, HOME))
+        self.assertGreater(len(limits.failures_of_name(ALICE, HOME)), 1)
+
     def test_stranger_elsewhere(self) -> None:
         """A stranger who fails elsewhere without pause does not lock the user out."""
         limits = self.limits(address=5, account=5, failures=3)

@@ -68,6 +68,11 @@ class OwnLoginTests(AuditCase):
             "login outcome=ok reason=password", user_id("alice"), device, provider="bcrypt"
         )
 
+    async def test_empty(self) -> None:
+        """An empty password is wrong, and no provider is asked."""
+        self.assertEqual((await self.log_in(password="\0")).status, 403)
+        self.assert_line("login outcome=refused reason=wrong_password", user_id("alice"))
+
     async def test_ok_by_email(self) -> None:
         """So has one by e-mail address."""
         device = fresh("DEVICE")

@@ -23,8 +23,9 @@ from synapse_login_module.providers.ldap.messages import Entry, texts
 _PLACEHOLDER = re.compile(r"\{([A-Za-z][A-Za-z0-9-]*)\}")
 
 _MOST = 32
-"""How many ways there may be to divide a local part among the attributes of a template, and how
-many combinations of their values. The search and the work for one login are bounded by it."""
+"""How many ways there may be to divide a local part among the attributes of a template, those that
+lead nowhere included, and how many combinations of their values. The search and the work for one
+login are bounded by it."""
 
 ATTRIBUTE = r"^[A-Za-z][A-Za-z0-9-]*$"
 
@@ -95,27 +96,24 @@ class Template:
 
     def makes(self, localpart: str) -> Any | None:
         """Return the filter of entries with some division of the local part as their values."""
-        found = list(islice(self._divide(localpart, 0, set()), _MOST + 1))
-        if not 0 < len(found) <= _MOST:
+        found = list(islice(self._divide(localpart, 0), _MOST + 1))
+        ways = [values for values in found if values is not None]
+        if not ways or len(found) > _MOST:
             return None
-        return one_of([_all(list(map(equals, self.attributes, values))) for values in found])
+        return one_of([_all(list(map(equals, self.attributes, values))) for values in ways])
 
     def _fill(self, values: Sequence[str]) -> str:
         filled = zip(values, self._texts[1:], strict=True)
         return self._texts[0] + "".join(f"{value}{text}" for value, text in filled)
 
-    def _divide(
-        self, rest: str, index: int, failed: set[tuple[int, int]]
-    ) -> Iterator[tuple[str, ...]]:
-        """Divide the rest of a local part among the attributes from one on; none of them is empty.
+    def _divide(self, rest: str, index: int) -> Iterator[tuple[str, ...] | None]:
+        """Divide a local part among the attributes from one on; none of them is empty.
 
-        :param failed: the attributes and lengths of the rest that are known to have no division,
-            so that the time for a name of nothing but dots stays short.
+        ``None`` stands for a way that leads nowhere, so that these are counted too.
         """
         text = self._texts[index]
-        if (index, len(rest)) in failed or not fold(rest).startswith(text):
+        if not fold(rest).startswith(text):
             return
-        whole, is_divided = len(rest), False
         rest = rest[len(text) :]
         if index == len(self.attributes):
             if not rest:
@@ -127,13 +125,12 @@ class Template:
             ends = [len(rest) - len(following)] if fold(rest).endswith(following) else []
         else:
             ends = [each.start() for each in re.finditer(f"(?={re.escape(following)})", fold(rest))]
+        ends = [end for end in ends if end > 0]
+        if not ends:
+            yield None
         for end in ends:
-            if end > 0:
-                for others in self._divide(rest[end:], index + 1, failed):
-                    is_divided = True
-                    yield rest[:end], *others
-        if not is_divided:
-            failed.add((index, whole))
+            for others in self._divide(rest[end:], index + 1):
+                yield None if others is None else (rest[:end], *others)
 
 
 class Address:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from synapse_login_module.errors import ProviderUnavailable
+from synapse_login_module.errors import ProviderBusy, ProviderUnavailable
 from synapse_login_module.providers.thread_pool import BoundedPool
 
 T = TypeVar("T")
@@ -60,7 +61,8 @@ class Calls:
     """Makes calls on a few threads, each with a timeout.
 
     A call that is too late keeps its thread until it ends. While each thread is kept so, all calls
-    fail at once.
+    fail at once. One owner may have half of the threads, so that a module that hangs for one user
+    leaves others theirs.
 
     :param reactor: provides ``callFromThread``, ``callLater`` and ``seconds``.
     :param name: what is called, for the errors.
@@ -86,6 +88,8 @@ class Calls:
         pool = _HashingPool if hashes else BoundedPool
         self._pool = pool(reactor, threads, queue)
         self._calls: set[_Call[Any]] = set()
+        self._held: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
     def start(self) -> None:
         """Start the threads."""
@@ -95,13 +99,36 @@ class Calls:
         """End the threads, but for those that hang, which do not keep the program from exiting."""
         self._pool.stopService()
 
-    def make(self, work: Callable[[], T]) -> Deferred[T]:
+    def make(self, work: Callable[[], T], owner: str | None = None) -> Deferred[T]:
         """Make a call.
 
+        :param owner: the user whose call it is; ``None`` for nobody's in particular.
         :return: fires with what the call returned. Fails with what it raised, or with
-            :class:`~synapse_login_module.errors.ProviderUnavailable` when it is too late.
+            :class:`~synapse_login_module.errors.ProviderUnavailable` when it is too late, or with
+            :class:`~synapse_login_module.errors.ProviderBusy` when its owner has half of the
+            threads.
         """
-        return Deferred.fromCoroutine(self._make(work))
+
+        def as_owner() -> T:
+            with nullcontext() if owner is None else self._thread_of(owner):
+                return work()
+
+        return Deferred.fromCoroutine(self._make(as_owner))
+
+    @contextmanager
+    def _thread_of(self, owner: str) -> Iterator[None]:
+        """Count a thread for its owner; called on the thread."""
+        with self._lock:
+            if self._held[owner] >= max(1, self._threads // 2):
+                raise ProviderBusy(f"{self._name}: one user has {self._held[owner]} threads")
+            self._held[owner] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held[owner] -= 1
+                if not self._held[owner]:
+                    del self._held[owner]
 
     async def _make(self, work: Callable[[], T]) -> T:
         if self._hanging >= self._threads:

@@ -14,7 +14,7 @@ from zope.interface import alsoProvides, implementer, provider
 
 from synapse_login_module.errors import InvalidCredentials
 from synapse_login_module.interfaces import IDiagnosable, IFindsAccounts, IPasswordProvider
-from synapse_login_module.model import Account, AccountStatus, Finding, Identifier
+from synapse_login_module.model import Account, AccountStatus, Finding, Identifier, fold
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.even_time import EvenTime
 from synapse_login_module.providers.identifiers import (
@@ -131,7 +131,8 @@ class PAMProvider(Service):
         typed = self._typed(identifier)
         if typed is None:
             return None
-        answer, began = await self._for_logins.make(partial(self._log_in, typed, password))
+        work = partial(self._log_in, typed, password)
+        answer, began = await self._for_logins.make(work, owner=fold(typed))
         if answer.verdict is Password.ACCEPTED:
             who = self._who(answer)
             user_id = who.require_user_id(self.log, self.name)

@@ -35,6 +35,7 @@ from tests.support.accounts import ALICE
 from tests.support.pam import SERVICE
 from tests.support.waiting import until
 
+BOB_USER = UnixUser("bob", 1002, 1002)
 REFUSALS = {
     Code.AUTH_ERR: "wrong_password",
     Code.MAXTRIES: "pam_maxtries",
@@ -465,10 +466,16 @@ class TimeTests(PAMCase):
         outage at once, and looks at accounts go on. They work again when the modules do.
         """
         provider = self.scripted(
-            pam := ScriptedPAM(), threads=2, queue=1, timeout=100, account_checks=False
+            pam := ScriptedPAM(),
+            users_of(ALICE_USER, BOB_USER),
+            threads=2,
+            queue=1,
+            timeout=100,
+            account_checks=False,
         )
         _, released = self.hang(pam)
-        asked = [provider.authenticate(user("alice"), PASSWORD) for _ in range(4)]
+        names = ("alice", "bob", "alice", "alice")
+        asked = [provider.authenticate(user(name), PASSWORD) for name in names]
         busy = await self.fails(asked.pop(), ProviderBusy)
         self.assertIn("3 pieces of work", str(busy))
         for each in asked:
@@ -489,6 +496,32 @@ class TimeTests(PAMCase):
 
         await until(lambda: not provider._for_logins._calls)
         self.assertTrue(await works())
+
+    async def test_hanging_for_one(self) -> None:
+        """A module that hangs for one user takes half of the threads: others log in, however often
+        that user's name is tried, in any case.
+        """
+        pam = ScriptedPAM()
+        pam.passwords["bob"] = PASSWORD
+        provider = self.scripted(pam, users_of(ALICE_USER, BOB_USER), threads=4, timeout=300)
+        released = threading.Event()
+        self.addCleanup(released.set)
+
+        def work() -> None:
+            if pam.asked[-1][0] == b"alice":
+                released.wait()
+
+        pam.work = work
+        for _ in range(2):
+            names = ("alice", "ALICE", "Alice", "alice")
+            asked = [provider.authenticate(user(name), "x") for name in names]
+            self.assertIsNotNone(await provider.authenticate(user("bob"), PASSWORD))
+            for each in asked:
+                await self.fails(each, ProviderUnavailable)
+        self.assertIsNotNone(await provider.authenticate(user("bob"), PASSWORD))
+        released.set()
+        await until(lambda: not provider._for_logins._calls)
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
 
     async def test_stop(self) -> None:
         """Stopping does not wait for a module that hangs for longer than its grace."""
