@@ -317,8 +317,8 @@ class OneTimeCodeTests(EncodedCase):
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
 
     async def test_repeated_name(self) -> None:
-        """A name that is repeated with its capitals is not asked about again: it is the account in
-        small letters.
+        """A name that is repeated with its capitals is not asked about again, and is not taken for
+        the account in small letters.
         """
         config = {key: MAPPED[key] for key in ("request", "answer")}
         provider = self.once(url=f"{self.backend.url}/login", **config)
@@ -326,7 +326,7 @@ class OneTimeCodeTests(EncodedCase):
         for typed in ("Alice", "alice"):
             account = await provider.authenticate(user(typed), PASSWORD)
             assert account is not None
-            self.assertEqual((account.user_id, account.subject), (ALICE, account.subject.lower()))
+            self.assertEqual(account.user_id, f"@{typed}:example.com")
         self.assertEqual([seen.body["who"] for seen in self.service.seen], ["Alice", "alice"])
 
 
