@@ -189,6 +189,17 @@ class HashingPoolTests(HashingPoolTestCase):
         self.assertIs(self.wait_for(self.pool().check("x", "", "")), False)
         self.assertEqual(decoys, ["bcrypt cost=4"])
 
+    def test_no_memory(self) -> None:
+        """A hash that there is no memory for says nothing about the password."""
+
+        def verify(password: bytes) -> bool:
+            raise MemoryError
+
+        self.patch(passwords, "parse_hash", lambda text: Stub(verify))
+        checked = self.pool().check("x", "", "")
+        self.calls.wait_for(checked)
+        self.failureResultOf(checked, Overloaded)
+
     def test_before_the_start(self) -> None:
         """Work that is added before the start waits for it."""
         pool = self.pool(start=False)

@@ -71,7 +71,8 @@ def parse_yescrypt(text: str) -> Hash:
         raise ValueError("a yescrypt hash that is cut short or damaged, or has rare parameters")
     scheme, n, r, salt = match.groups()
     cost = 2 ** (_DIGITS.index(n) + 1), _DIGITS.index(r) + 1, 1
-    stand_in = f"{scheme}j{n}{r}${'.' * len(salt)}$"
+    # The library refuses a salt of 4n + 1 digits: one digit is less than a byte.
+    stand_in = f"{scheme}j{n}{r}${'.' * (len(salt) - (len(salt) % 4 == 1))}$"
     return _memory_hard(text, scheme, cost, stand_in, _YESCRYPT_SECONDS)
 
 
@@ -129,8 +130,9 @@ def _hash(
         fits = len(password) <= _LONGEST and b"\0" not in password
         given = password.replace(b"\0", b"?")[:_LONGEST]
         made = crypt(given, setting)
-        if not made:  # the library refuses the salt, and at once
-            crypt(given, other)
+        # If the library refuses the salt, it does so at once. It does not refuse the other one.
+        if not made and not crypt(given, other):
+            raise MemoryError
         return made if fits else b""
 
     kind = Kind(

@@ -56,7 +56,8 @@ class Kind:
     :param scheme: the name of the scheme.
     :param parameters: its parameters, by their names.
     :param digest: computes the digest of a password with a salt. It takes as long for a password
-        that no hash can be of, such as one that is too long, and returns ``b""`` then.
+        that no hash can be of, such as one that is too long, and returns ``b""`` then. Raises
+        ``MemoryError`` when there is not enough memory.
     :param salt: a salt like those of such hashes, for decoys.
     :param strength: what protects such a hash.
     :param seconds: how long a check takes on an ordinary core, estimated.
