@@ -115,7 +115,7 @@ class HTTPProvider(Service):
         keys = self._config.keys
 
         async def ask(url: str) -> BackendResponse:
-            return await self._for_statuses.request(*await self._requests.of_get(url))
+            return await self._for_statuses.request(*await self._requests.without_user(url))
 
         diagnosis = HTTPDiagnosis(self._config, ask, self._reactor, self._clock)
         status_url = keys.status_url
