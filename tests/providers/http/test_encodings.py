@@ -451,3 +451,11 @@ class EncodingConfigTests(SynchronousTestCase):
             self.assertIn(problem, said)
             self.assertNotIn("secret", said)
         self.assertIn("secrets_file: ", self.problem({"secrets_file": "missing"}))
+
+    def test_names_of_secrets(self) -> None:
+        """A secret of any name that the file may have is one, and no text that is sent as it is."""
+        (self.folder / "secrets").write_bytes(b"client: x")
+        for name in ("client-secret", "client.secret", "cli+ent"):
+            request = {"u": "{localpart}{password}", "s": f"{{secret.{name}}}"}
+            said = self.problem({"request": request, "secrets_file": "secrets"})
+            self.assertIn(f"there is no secret named {name} in it", said)
