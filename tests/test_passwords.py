@@ -585,6 +585,23 @@ class DecoyTests(HashingPoolTestCase):
             pool.report_kind(kind)
             self.assertEqual(self.decoy_of(pool), str(kind))
 
+    def test_pepper(self) -> None:
+        """A decoy is as long as a check's password: SHA-crypt takes twice as long for 42 bytes as
+        for ten.
+        """
+        seen: list[bytes] = []
+
+        def digest(password: bytes, salt: bytes) -> bytes:
+            seen.append(password)
+            return b""
+
+        kind = Kind("any", (), digest, b"", Strength.BCRYPT, 1.0)
+        pool = self.pool()
+        pool.report_kind(kind.ruled(None, "pepper"))
+        self.decoy_of(pool)
+        self.assertEqual(seen, [b"ilovebananaspepper"])
+        self.assertNotIn("pepper", repr(kind.ruled(None, "pepper")))
+
     def test_highest(self) -> None:
         """Of the reports of several sources the slowest counts, in any order."""
         pool = self.pool()

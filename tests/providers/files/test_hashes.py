@@ -81,8 +81,10 @@ class FormatTests(ProviderCase):
                     )
                 )
             }
-            self.build(BcryptProvider, {"users": users, "normalize": normalize}, environment)
+            config = {"users": users, "normalize": normalize, "pepper": "salt"}
+            self.build(BcryptProvider, config, environment)
             (kind,) = fake_hashing(environment).kinds
+            self.assertEqual(kind.pepper, "salt")
             self.assertEqual(kind, parse_hash(f"$2b$04${'.' * 53}").kind.ruled(rule))
 
     async def test_normalize(self) -> None:
