@@ -298,7 +298,8 @@ POSTGRESQL = (
             Table(
                 "accounts",
                 "id BIGINT PRIMARY KEY, username VARCHAR NOT NULL, domain VARCHAR,"
-                " display_name VARCHAR NOT NULL, suspended_at TIMESTAMP",
+                " display_name VARCHAR NOT NULL, suspended_at TIMESTAMP, memorial BOOLEAN NOT NULL"
+                " DEFAULT FALSE",
                 (
                     (70, "Alice", None, "Alice Liddell", None),
                     (71, "alice", "example.org", "Somebody else", None),
