@@ -21,6 +21,10 @@ _SHA_SECONDS = {"$5$": 5e-7, "$6$": 7e-7}
 _SHA_DEFAULT, _SHA_LEAST = 5000, 200_000
 """The rounds where a hash does not say, and those that take as long as OWASP's PBKDF2."""
 
+_SHA_MOST = 1_000_000
+"""A password of 511 bytes, which anyone can send, takes ten times as long as a short one. So the
+rounds are fewer than the limit of time would allow."""
+
 _SHA = re.compile(
     r"(\$[56]\$)(rounds=([1-9][0-9]{3,8})\$)?([./0-9A-Za-z]{1,16})\$([./0-9A-Za-z]{43,86})"
 )
@@ -49,6 +53,8 @@ def parse_sha(text: str) -> Hash:
     if match is None or len(match[5]) != _SHA_DIGEST[match[1]]:
         raise ValueError("a hash of crypt's $5$ or $6$ that is cut short or damaged")
     scheme, rounds, salt = match[1], int(match[3] or _SHA_DEFAULT), match[4]
+    if rounds > _SHA_MOST:
+        raise ValueError(f"a hash of crypt's {scheme} of more than {_SHA_MOST} rounds")
     return _hash(
         text,
         scheme,
