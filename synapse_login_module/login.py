@@ -82,8 +82,9 @@ class LoginService:
         """Log a user in.
 
         :return: the session that has begun. Raises ``InvalidCredentials``, ``AccountLocked``,
-            ``AccountDeactivated``, ``AccountNotLinked``, ``AccountRefused``, ``ServiceRefused``,
-            ``RateLimited``, ``Overloaded``, ``ProviderUnavailable``, ``StoreUnavailable`` or
+            ``AccountDeactivated``, ``PasswordExpired``, ``LoginNotPermitted``,
+            ``AccountNotLinked``, ``AccountRefused``, ``ServiceRefused``, ``RateLimited``,
+            ``Overloaded``, ``ProviderUnavailable``, ``StoreUnavailable`` or
             ``HomeserverUnavailable``.
         """
         credentials = request.credentials

@@ -202,7 +202,12 @@ class HashingPool(ThreadPool):
 
     def _timed(self, kind: Kind, work: Callable[[], T]) -> T:
         began = self._clock()
-        result = work()
+        try:
+            result = work()
+        except MemoryError:
+            # It is no wrong password, so the client has to try again.
+            self.log.error("not enough memory to compute {kind}", kind=str(kind))
+            raise self.no_room() from None
         if kind.is_quick:
             pad()
         self.times.took(kind, self._clock() - began)

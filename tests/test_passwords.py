@@ -189,6 +189,17 @@ class HashingPoolTests(HashingPoolTestCase):
         self.assertIs(self.wait_for(self.pool().check("x", "", "")), False)
         self.assertEqual(decoys, ["bcrypt cost=4"])
 
+    def test_no_memory(self) -> None:
+        """A hash that there is no memory for says nothing about the password."""
+
+        def verify(password: bytes) -> bool:
+            raise MemoryError
+
+        self.patch(passwords, "parse_hash", lambda text: Stub(verify))
+        checked = self.pool().check("x", "", "")
+        self.calls.wait_for(checked)
+        self.failureResultOf(checked, Overloaded)
+
     def test_before_the_start(self) -> None:
         """Work that is added before the start waits for it."""
         pool = self.pool(start=False)
@@ -573,6 +584,23 @@ class DecoyTests(HashingPoolTestCase):
             kind = parse_hash(text).kind
             pool.report_kind(kind)
             self.assertEqual(self.decoy_of(pool), str(kind))
+
+    def test_pepper(self) -> None:
+        """A decoy is as long as a check's password: SHA-crypt takes twice as long for 42 bytes as
+        for ten.
+        """
+        seen: list[bytes] = []
+
+        def digest(password: bytes, salt: bytes) -> bytes:
+            seen.append(password)
+            return b""
+
+        kind = Kind("any", (), digest, b"", Strength.BCRYPT, 1.0)
+        pool = self.pool()
+        pool.report_kind(kind.ruled(None, "pepper"))
+        self.decoy_of(pool)
+        self.assertEqual(seen, [b"ilovebananaspepper"])
+        self.assertNotIn("pepper", repr(kind.ruled(None, "pepper")))
 
     def test_highest(self) -> None:
         """Of the reports of several sources the slowest counts, in any order."""

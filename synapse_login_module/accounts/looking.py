@@ -16,6 +16,8 @@ from synapse_login_module.common.repeats import Omitted, Repeats
 from synapse_login_module.errors import (
     AccountDeactivated,
     AccountLocked,
+    LoginNotPermitted,
+    PasswordExpired,
     ProviderUnavailable,
     UnknownToken,
 )
@@ -156,7 +158,7 @@ class AccountLooks:
         self._looks.remember(user_id, _Look(self._clock.seconds() + seconds, is_locked))
 
     async def _enforce(self, session: SessionInfo, status: AccountStatus | None) -> None:
-        """Raise unless the account is active. Revoke all its sessions if it is gone."""
+        """Raise unless the account's sessions go on. Revoke them all if it is gone."""
         try:
             require_active(status)
         except (AccountDeactivated, AccountLocked) as error:
@@ -172,6 +174,8 @@ class AccountLooks:
                 raise
             await self._end_all(session.user_id)
             raise UnknownToken from None
+        except (PasswordExpired, LoginNotPermitted):
+            pass  # no session may begin now, and those that have begun go on
         self.saw_active(session.user_id)
 
 

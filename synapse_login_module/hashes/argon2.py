@@ -104,9 +104,12 @@ def _kind(
     kind = {"id": low_level.Type.ID, "i": low_level.Type.I}[variant]
 
     def digest(password: bytes, salt: bytes) -> bytes:
-        made = low_level.hash_secret_raw(
-            password, salt, passes, memory, lanes, digest_bytes, kind, version
-        )
+        try:
+            made = low_level.hash_secret_raw(
+                password, salt, passes, memory, lanes, digest_bytes, kind, version
+            )
+        except low_level.HashingError:  # the parameters fit, so memory or threads are missing
+            raise MemoryError from None
         return bytes(made)
 
     return Kind(

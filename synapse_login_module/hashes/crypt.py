@@ -20,7 +20,7 @@ _CHEAP = {
 _SHA_SECONDS = {"$5$": 5e-7, "$6$": 7e-7}
 _SHA_DEFAULT, _SHA_LEAST, _SHA_MOST = 5000, 200_000, 1_000_000
 """The rounds where a hash does not say, those that take as long as OWASP's PBKDF2, and the most.
-With the longest password each round takes six times as long as the estimate.
+With the longest password each round takes up to ten times as long as the estimate.
 """
 
 _SHA = re.compile(
@@ -75,7 +75,8 @@ def parse_yescrypt(text: str) -> Hash:
         raise ValueError("a yescrypt hash that is cut short or damaged, or has rare parameters")
     scheme, n, r, salt = match.groups()
     cost = 2 ** (_DIGITS.index(n) + 1), _DIGITS.index(r) + 1, 1
-    stand_in = f"{scheme}j{n}{r}${'.' * len(salt)}$"
+    # The library refuses a salt of 4n + 1 digits: one digit is less than a byte.
+    stand_in = f"{scheme}j{n}{r}${'.' * (len(salt) - (len(salt) % 4 == 1))}$"
     return _memory_hard(text, scheme, cost, stand_in, _YESCRYPT_SECONDS)
 
 
@@ -133,8 +134,9 @@ def _hash(
         fits = len(password) <= _LONGEST and b"\0" not in password
         given = password.replace(b"\0", b"?")[:_LONGEST]
         made = crypt(given, setting)
-        if not made:  # the library refuses the salt, and at once
-            crypt(given, other)
+        # If the library refuses the salt, it does so at once. It does not refuse the other one.
+        if not made and not crypt(given, other):
+            raise MemoryError
         return made if fits else b""
 
     kind = Kind(

@@ -56,7 +56,8 @@ class Kind:
     :param scheme: the name of the scheme.
     :param parameters: its parameters, by their names.
     :param digest: computes the digest of a password with a salt. It takes as long for a password
-        that no hash can be of, such as one that is too long, and returns ``b""`` then.
+        that no hash can be of, such as one that is too long, and returns ``b""`` then. Raises
+        ``MemoryError`` when there is not enough memory.
     :param salt: a salt like those of such hashes, for decoys.
     :param strength: what protects such a hash.
     :param seconds: how long a check takes on an ordinary core, estimated.
@@ -65,6 +66,8 @@ class Kind:
         say. It is Synapse's rule for bcrypt; other programs do not do it.
     :param is_weak: whether its parameters are below what OWASP's Password Storage Cheat Sheet asks
         for, so that a stolen hash is guessed too fast.
+    :param pepper: what the configuration appends to passwords. Decoys have it too, because some
+        schemes take longer for a longer password.
     """
 
     scheme: str
@@ -76,20 +79,25 @@ class Kind:
     memory: int = field(default=0, compare=False)
     normalize: bool = False
     is_weak: bool = field(default=False, compare=False)
+    pepper: str = field(default="", compare=False, repr=False)
 
     def __str__(self) -> str:
         """Return the scheme and its parameters, such as ``bcrypt cost=12``."""
         return " ".join((self.scheme, *(f"{name}={value}" for name, value in self.parameters)))
 
-    def ruled(self, normalize: bool | None) -> Kind:
-        """Return the kind with what the configuration says about NFKC, if it does."""
-        if normalize is None or normalize is self.normalize:
+    def ruled(self, normalize: bool | None, pepper: str = "") -> Kind:
+        """Return the kind with what the configuration says about NFKC, if it does, and with its
+        pepper.
+        """
+        if normalize is None:
+            normalize = self.normalize
+        if (normalize, pepper) == (self.normalize, self.pepper):
             return self
-        return replace(self, normalize=normalize)
+        return replace(self, normalize=normalize, pepper=pepper)
 
     def decoy(self, password: str) -> None:
         """Take as long as a check of a hash of this kind."""
-        self.digest(prepare(password, "", self.normalize), self.salt)
+        self.digest(prepare(password, self.pepper, self.normalize), self.salt)
 
     @property
     def is_quick(self) -> bool:

@@ -61,9 +61,14 @@ def _hash(n: int, r: int, p: int, salt: bytes, digest: bytes) -> Hash:
 
     def compute(password: bytes, salt: bytes) -> bytes:
         # OpenSSL counts a little more than the memory of the kind.
-        return hashlib.scrypt(
-            password, salt=salt, n=n, r=r, p=p, maxmem=2 * MOST_MEMORY, dklen=size
-        )
+        try:
+            return hashlib.scrypt(
+                password, salt=salt, n=n, r=r, p=p, maxmem=2 * MOST_MEMORY, dklen=size
+            )
+        except ValueError as error:
+            if "malloc" in str(error):
+                raise MemoryError from None
+            raise
 
     kind = Kind(
         "scrypt",

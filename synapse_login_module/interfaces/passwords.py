@@ -49,8 +49,9 @@ class IPasswordProvider(Interface):
         :param subject: the ``subject`` of an account that ``authenticate`` fired with. A full user
             ID stands for the account whose name at the provider is exactly its local part.
         :return: fires with the status, or with ``None`` when this provider knows no such account,
-            or with ``UNVERIFIABLE`` when it can never report a status without a password. Fails
-            with :class:`~synapse_login_module.errors.ProviderUnavailable`.
+            or with ``UNVERIFIABLE`` when it can never report a status without a password.
+            ``PASSWORD_EXPIRED`` and ``NOT_PERMITTED`` end no session. Fails with
+            :class:`~synapse_login_module.errors.ProviderUnavailable`.
         """
 
 

@@ -18,8 +18,8 @@ class AccountStatus(enum.Enum):
     """The status of an account, as its password provider reports it.
 
     A provider that cannot look at accounts without a password reports ``UNVERIFIABLE``: the account
-    may exist or not. ``PASSWORD_EXPIRED`` and ``NOT_PERMITTED`` come only with an account whose
-    password was right: it may not begin a session now, and those that it has go on.
+    may exist or not. An account that is ``PASSWORD_EXPIRED`` or ``NOT_PERMITTED`` may not begin a
+    session now, and those that it has go on.
     """
 
     ACTIVE = "active"

@@ -13,6 +13,7 @@ from zope.interface import implementer
 from synapse_login_module.errors import (
     AccountNotLinked,
     InvalidCredentials,
+    LoginServiceError,
     ProviderUnavailable,
 )
 from synapse_login_module.interfaces import IAccounts, IHashing
@@ -167,8 +168,16 @@ class HomeserverAccounts:
         return await self._providers.authenticate(spelled, password)
 
     async def _own_account(self, account: Account, bound: Bound | None) -> Account:
-        """Return the homeserver's account for a provider's account whose password was right."""
-        require_active(account.status)  # before anything is registered for it
+        """Return the homeserver's account for a provider's account whose password was right.
+
+        Nothing is registered for an account that may not log in. The caller refuses it, once the
+        attempt is counted: after too many failed ones, the refusal must not tell that the password
+        was right.
+        """
+        try:
+            require_active(account.status)
+        except LoginServiceError:
+            return account
         if account.claim is None:
             if bound is not None and account.user_id != bound.user_id:
                 raise InvalidCredentials("other_user")

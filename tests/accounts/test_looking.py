@@ -102,6 +102,13 @@ class LookIfDueTests(SynchronousTestCase):
         self.looks.saw_lock(ALICE, False)
         self.successResultOf(self.use())
 
+    def test_no_new_sessions(self) -> None:
+        """Where an account may only begin no session now, those that it has go on."""
+        for answer in (AccountStatus.PASSWORD_EXPIRED, AccountStatus.NOT_PERMITTED):
+            self.statuses.answer = answer
+            self.assertTrue(self.successResultOf(self.refresh()))
+            self.successResultOf(self.use())
+
     def test_context(self) -> None:
         """What follows an answer runs in the context of the request, by which its log is known."""
         request: ContextVar[str] = ContextVar("request", default="none")

@@ -176,9 +176,11 @@ class Service(Resource):
         self.says = says
         self.posts = 0
         self.asked: list[bytes] = []
+        self.authorization: str | None = None
 
     def render_GET(self, request: Any) -> bytes:
         self.asked.append(request.path)
+        self.authorization = request.getHeader("authorization")
         request.setResponseCode(self.status)
         return self.says
 
@@ -279,6 +281,25 @@ class HTTPDoctorTests(ProviderDoctorCase):
         url = self.serve(Service(401))
         findings = await self.examine(HTTP, url=url, encoding="basic", request=request)
         self.assert_line(findings, Level.OK, "provider http", "without a user, as it should", "")
+
+    async def test_basic_for_all(self) -> None:
+        """One that takes a GET without a user takes any password, where the status is all that
+        counts. The secret for ``status_url`` is not sent along.
+        """
+        (self.folder / "secret").write_text(f"Basic {SECRET}\n")
+        (self.folder / "secret").chmod(0o600)
+        request = {"user": "{localpart}", "password": "{password}"}
+        service = Service(200, b'{"status": "unknown"}')
+        url = self.serve(service)
+        config: dict[str, Any] = {"url": url, "encoding": "basic", "request": request}
+        asked = {"status_url": f"{url}/{{localpart}}", "authorization_file": "secret"}
+        for each in (config, {**config, **asked}):
+            findings = await self.examine(HTTP, **each)
+            found = "answered 200 to a GET without a user: any password would be right"
+            self.assert_line(findings, Level.FAILED, "provider http", found, "correct url")
+            self.assertIsNone(service.authorization)
+        findings = await self.examine(HTTP, **config, answer={"success": "ok"})
+        self.assert_line(findings, Level.OK, "provider http", "a login was not tried", "")
 
     async def test_everybody_exists(self) -> None:
         """A service that knows an account that does not exist is a warning."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from unittest import skipUnless
 
@@ -35,6 +36,7 @@ TOO_MUCH = (
     f"$6$rounds=999999999$salt${'a' * 86}",
     f"$6$rounds=7000000$salt${'a' * 86}",
     f"$5$rounds=99999999$salt${'a' * 43}",
+    f"$6$rounds=1000001$salt${'a' * 86}",
     f"$P$S{'a' * 30}",
     f"$P$I{'a' * 30}",
     f"$S$L{'a' * 51}",
@@ -223,3 +225,36 @@ class MissingTests(SynchronousTestCase):
         """What the library refuses to hash is of no password."""
         self.assertEqual(libcrypt.crypt(b"x", b"$6$rounds=1$x$"), b"")
         self.assertEqual(libcrypt.crypt(b"x", b"*0"), b"")
+
+
+_STARVED = """
+import resource, sys
+from synapse_login_module.hashes import parse_hash
+stored = [parse_hash(text) for text in sys.argv[1:]]
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + 2**25
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for each in stored:
+    try:
+        print(each.verify(b"x"))
+    except MemoryError:
+        print("no memory")
+"""
+
+
+class MemoryTests(SynchronousTestCase):
+    """A process that may have little more memory than it has."""
+
+    @skipUnless(sys.platform == "linux", "elsewhere there is no such limit")
+    def test_starved(self) -> None:
+        """A hash that there is no memory for is not checked, and so its password is not wrong."""
+        texts = (
+            f"$argon2id$v=19$m=131072,t=1,p=1${ARGON2_END}",
+            f"scrypt$131072$salt$8$1${'a' * 86}==",
+            f"$y$jCT${ARGON2_END}",
+            f"$7$F6..../....salt${'b' * 43}",
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", _STARVED, *texts], capture_output=True, text=True, check=True
+        )
+        self.assertEqual(done.stdout, "no memory\n" * len(texts))

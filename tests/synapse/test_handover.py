@@ -514,11 +514,16 @@ class LimitTests(HandoverCase):
 
     async def test_names_of_one_account(self) -> None:
         """Nor has who guesses by several names of one account, at either; and the right password is
-        as good as a wrong one then.
+        as good as a wrong one then, also that of a locked account.
         """
-        for base in (self.client.own, self.client.module):
+        for base, locked, code in (
+            (self.client.own, False, 200),
+            (self.client.module, False, 200),
+            (self.client.own, True, 401),
+            (self.client.module, True, 401),
+        ):
             addresses = [f"{fresh('address')}@example.com" for _ in range(4)]
-            name = self.new_user(emails=addresses)
+            name = self.new_user(emails=addresses, locked=locked)
             guesses: list[tuple[str, object]] = [
                 (base, {**self.password("wrong"), "identifier": by_email(address)})
                 for address in addresses[:3]
@@ -530,7 +535,7 @@ class LimitTests(HandoverCase):
                 (base, {**self.password(PASSWORD), "identifier": by_email(addresses[3])}),
             ]
             self.assertEqual(await self.statuses(*right, address=address), [403] * 2)
-            self.assertEqual(await self.statuses(*right), [200] * 2)
+            self.assertEqual(await self.statuses(*right), [code] * 2)
 
     async def test_own_listener(self) -> None:
         """At Synapse's own a right password is refused then, with when to try again."""

@@ -129,7 +129,7 @@ class FileProvider:
 
     def _tell_kind(self, directory: UserIndex) -> UserIndex:
         for kind, _ in directory.kinds.most_common(1):
-            self._hashing.report_kind(kind.ruled(self._normalize), self)
+            self._hashing.report_kind(kind.ruled(self._normalize, self._pepper), self)
         return directory
 
     def _watch(self, file: ReadFile[UserIndex], environment: Environment) -> WatchedFile[UserIndex]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
@@ -94,12 +93,15 @@ class UserIndex:
         :func:`~synapse_login_module.model.fold` makes of each.
     :param by_email: the names as stored, by canonical e-mail address.
     :param by_phone: the names as stored, by telephone number.
+    :param kinds: how many hashes there are of each kind. They are counted with the reading, which
+        is done on a thread when the file has changed.
     """
 
     users: Mapping[str, User]
     by_folded: Mapping[str, str]
     by_email: Mapping[str, str]
     by_phone: Mapping[str, str]
+    kinds: Counter[Kind]
 
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> UserIndex:
@@ -119,6 +121,7 @@ class UserIndex:
             folded,
             _index(mistakes, users, "emails", lambda user: _canonical(user.emails)),
             _index(mistakes, users, "phones", lambda user: user.phones),
+            Counter(parse_hash(user.password_hash).kind for user in users.values()),
         )
         mistakes.raise_any()
         return read
@@ -136,11 +139,6 @@ class UserIndex:
         if user_id.server_name != server_name:
             return None
         return self.by_folded.get(fold(user_id.localpart))
-
-    @cached_property
-    def kinds(self) -> Counter[Kind]:
-        """How many hashes there are of each kind."""
-        return Counter(parse_hash(user.password_hash).kind for user in self.users.values())
 
 
 def same_user_id(name: str, other: str) -> str:

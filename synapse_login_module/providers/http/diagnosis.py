@@ -32,7 +32,7 @@ _TRUST = "ca_file"
 class HTTPDiagnosis:
     """Examines the service.
 
-    :param ask: sends a GET request as the provider does, with its secret.
+    :param ask: sends a GET request with the headers of a login, but without a user.
     :param clock: the wall clock, seconds since the epoch.
     """
 
@@ -57,6 +57,14 @@ class HTTPDiagnosis:
         findings = await self._of_tls(url)
         if has_failure(findings):
             return findings
+        findings.append(await self._of_status_url(url, account_status))
+        if self._config.keys.encoding == "basic":
+            findings.append(await self._of_login_url())
+        return findings
+
+    async def _of_status_url(
+        self, url: str, account_status: Callable[[str], Deferred[AccountStatus | None]]
+    ) -> Finding:
         what = "status_url"
         by_id = self._config.answer.subject is not None
         began = time.perf_counter()
@@ -64,35 +72,33 @@ class HTTPDiagnosis:
             status = await account_status(with_tag(NO_ACCOUNT) if by_id else NO_ACCOUNT)
         except ProviderUnavailable as error:
             text = in_words(error)
-            return [*findings, failed(f"{what} {_place(url)}", text, self._advice(text, what))]
+            return failed(f"{what} {_place(url)}", text, self._advice(text, what))
         took = in_milliseconds(time.perf_counter() - began)
         if status is None:
-            return [*findings, good(_place(url), f"answered about an unknown account in {took}")]
-        return [
-            *findings,
-            warning(
-                _place(url),
-                f"it says that {NO_ACCOUNT} is {status.value}, and there is no such account",
-                "have it answer unknown, or a code of unknown_user_codes: accounts that are removed"
-                " keep their sessions otherwise",
-            ),
-        ]
+            return good(_place(url), f"answered about an unknown account in {took}")
+        return warning(
+            _place(url),
+            f"it says that {NO_ACCOUNT} is {status.value}, and there is no such account",
+            "have it answer unknown, or a code of unknown_user_codes: accounts that are removed"
+            " keep their sessions otherwise",
+        )
 
     async def of_logins(self) -> list[Finding]:
         """Examine a service that takes only logins, by a GET of its URL, which is no login."""
+        findings = await self._of_tls(self._config.url)
+        return findings if has_failure(findings) else [*findings, await self._of_login_url()]
+
+    async def _of_login_url(self) -> Finding:
         url = self._config.url
         key = "endpoint" if self._config.keys.url is None else "url"
-        findings = await self._of_tls(url)
-        if has_failure(findings):
-            return findings
         began = time.perf_counter()
         try:
             answer: BackendResponse = await self._ask(url)
         except ProviderUnavailable as error:
             text = in_words(error)
-            return [*findings, failed(_place(url), text, self._advice(text, key))]
+            return failed(_place(url), text, self._advice(text, key))
         took = in_milliseconds(time.perf_counter() - began)
-        return [*findings, self._of_code(_place(url), answer.code, took)]
+        return self._of_code(_place(url), answer.code, took)
 
     async def _of_tls(self, url: str) -> list[Finding]:
         if is_in_the_clear(url):
@@ -107,6 +113,11 @@ class HTTPDiagnosis:
             return failed(what, answered, "see the log of the service")
         if code >= 500:  # some services only take a POST there, and fail at anything else
             return warning(what, answered, "see the log of the service: does it take logins?")
+        where = self._config.answer
+        by_code = where.success is None and where.user_id is None
+        if code < 300 and by_code and self._config.keys.encoding == "basic":
+            found = f"answered {code} to a GET without a user: any password would be right"
+            return failed(what, found, "correct url: it must need a user and a password")
         if code == 401 and self._config.keys.encoding == "basic":
             return good(what, f"{answered} without a user, as it should; a login was not tried")
         if code in (401, 403):

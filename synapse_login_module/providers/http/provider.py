@@ -34,7 +34,6 @@ from synapse_login_module.providers.identifiers import (
     Named,
     id_in,
     kind_of,
-    named_as_typed,
     names_of,
     names_of_subject,
     unchecked_status,
@@ -116,7 +115,7 @@ class HTTPProvider(Service):
         keys = self._config.keys
 
         async def ask(url: str) -> BackendResponse:
-            return await self._for_statuses.request(*await self._requests.of_get(url))
+            return await self._for_statuses.request(*await self._requests.without_user(url))
 
         diagnosis = HTTPDiagnosis(self._config, ask, self._reactor, self._clock)
         status_url = keys.status_url
@@ -131,7 +130,11 @@ class HTTPProvider(Service):
             return None
         try:
             accepted = await self._check(template, names, password)
-            if accepted is not None and _may_be_repeated(accepted.who, names, self._server_name):
+            if (
+                accepted is not None
+                and not self._one_time_codes
+                and _may_be_repeated(accepted.who, names, self._server_name)
+            ):
                 accepted = await self._settle(template, names, password, accepted)
             if accepted is None:
                 return None
@@ -170,14 +173,12 @@ class HTTPProvider(Service):
         """Find out whether the service spells a name with capitals, or repeats what was typed.
 
         The login is sent again with the name in lower case. A service that repeats what was typed
-        then returns the name in lower case too. A one-time code cannot be sent again: the name that
-        was typed counts then.
+        then returns the name in lower case too. A one-time code cannot be sent again: then the name
+        counts as the service spells it, since Alice and alice may be two accounts there.
 
         :param first: the response to the name as it was typed.
         :return: the response whose spelling of the name is the account's.
         """
-        if self._one_time_codes:
-            return first._replace(who=named_as_typed(names["localpart"], self._server_name))
         localpart = fold(names["localpart"])
         low = {"user_id": str(UserId(localpart, self._server_name)), "localpart": localpart}
         try:

@@ -100,16 +100,20 @@ class Requests:
         headers["Authorization"] = f"Basic {base64.b64encode(pair).decode('ascii')}"
         return HTTPRequest(keys.method, keys.url, headers, None)
 
-    async def of_get(self, url: str, values: Mapping[str, str] | None = None) -> HTTPRequest:
+    async def of_get(self, url: str, values: Mapping[str, str]) -> HTTPRequest:
         """Make a GET request.
 
-        :param url: the URL, or a template of it if there are ``values``.
+        :param url: a template of the URL.
         """
-        if values is not None:
-            url = fill_text(url, values, lambda value: quote(value, safe=""))
-        return HTTPRequest("GET", url, await self._shared_headers(), None)
+        url = fill_text(url, values, lambda value: quote(value, safe=""))
+        return HTTPRequest("GET", url, await self._shared_headers(with_authorization=True), None)
 
-    async def _shared_headers(self, with_authorization: bool = True) -> dict[str, str]:
+    async def without_user(self, url: str) -> HTTPRequest:
+        """Make a GET request with the headers of a login, but without a user."""
+        headers = await self._shared_headers(with_authorization=self._keys.encoding != "basic")
+        return HTTPRequest("GET", url, headers, None)
+
+    async def _shared_headers(self, with_authorization: bool) -> dict[str, str]:
         headers = {"accept": "application/json"}
         for each in (self._keys.headers, await self._headers.current() if self._headers else {}):
             headers.update((name.lower(), value) for name, value in each.items())

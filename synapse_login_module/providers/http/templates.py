@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-_PLACEHOLDER = re.compile(r"\{(\w+|secret\.\w+)\}")
+_PLACEHOLDER = re.compile(r"\{(\w+|secret\.[^{}\s]+)\}")
 _JWT = re.compile(r"[\w-]*\.([\w-]+)\.[\w-]*", re.ASCII)
 
 

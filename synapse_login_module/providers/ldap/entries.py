@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import NamedTuple
 
+from synapse_login_module.errors import UnusableAccount
 from synapse_login_module.model import AccountStatus
 from synapse_login_module.providers.ldap.administrators import Administrators
 from synapse_login_module.providers.ldap.directory import Directory
@@ -72,11 +73,22 @@ class Entries:
         return Found(await self._of_members(ask, results[0]), status, admin)
 
     async def look(self, search: Search) -> Found:
-        """Search for a look at an account."""
+        """Search for a look at an account.
+
+        :raise UnusableAccount: when it is in none of the groups, and one of them is not there or
+            cannot be read. It may be in that one.
+        """
         ask = self._directory.look
         results = await ask(*self._statuses.searches(search))
         status = self._statuses.status(results)
-        return Found(await self._of_members(ask, results[0]), status, None)
+        found = await self._of_members(ask, results[0])
+        if self._groups is not None and results[0].entries and not found.entries:
+            for group, seen in zip(
+                self._groups.names, await ask(*self._groups.lookups()), strict=True
+            ):
+                if not seen.entries:
+                    raise UnusableAccount(f"LDAP: cannot see the group {group}")
+        return Found(found, status, None)
 
     async def status_of(self, entry: Entry) -> AccountStatus:
         """Read the status of an entry that was found before."""

@@ -274,6 +274,8 @@ class LDAPProvider(Service):
         found, status, _ = await self._entries.look(search)
         if not found.entries:
             return None
+        if found.several:
+            raise UnusableAccount(f"LDAP: several entries have the name {name}")
         own = self._naming.name(found, name, name)
         # A filter may find an account by more than its own name.
         if own is None or fold(own) != fold(name) or exactly not in (None, own):

@@ -157,7 +157,8 @@ class SQLProvider(Service):
             await self._hashing.decoy(password)
             raise InvalidCredentials("no_usable_hash", who.user_id)
         keys = self._keys
-        usual = self._kinds.seen(found.subject, stored.kind.ruled(keys.normalize))
+        kind = stored.kind.ruled(keys.normalize, keys.pepper)
+        usual = self._kinds.seen(found.subject, kind)
         self._hashing.report_kind(usual, self)
         if not await self._hashing.check(password, password_hash, keys.pepper, keys.normalize):
             raise InvalidCredentials(user_id=who.user_id)

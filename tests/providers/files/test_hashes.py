@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.python.threadable import isInIOThread
+
 from synapse_login_module.errors import ConfigError, InvalidCredentials
-from synapse_login_module.hashes import parse_hash
+from synapse_login_module.hashes import Hash, parse_hash
 from synapse_login_module.hashes.bcrypt import new_hashes
 from synapse_login_module.passwords import make_hash
+from synapse_login_module.providers.files import users
 from synapse_login_module.providers.files.bcrypt import BcryptProvider
 from synapse_login_module.providers.files.htpasswd import HtpasswdProvider
 from synapse_login_module.providers.files.passwd import PasswdProvider
@@ -70,7 +73,7 @@ class FormatTests(ProviderCase):
         """The most common kind is reported, by the rule of the configuration."""
         for normalize, rule in ((None, True), (True, True), (False, False)):
             environment = self.environment()
-            users = {
+            accounts = {
                 str(number): {"password_hash": text}
                 for number, text in enumerate(
                     (
@@ -81,9 +84,26 @@ class FormatTests(ProviderCase):
                     )
                 )
             }
-            self.build(BcryptProvider, {"users": users, "normalize": normalize}, environment)
+            config = {"users": accounts, "normalize": normalize, "pepper": "salt"}
+            self.build(BcryptProvider, config, environment)
             (kind,) = fake_hashing(environment).kinds
+            self.assertEqual(kind.pepper, "salt")
             self.assertEqual(kind, parse_hash(f"$2b$04${'.' * 53}").kind.ruled(rule))
+
+    async def test_counted_on_a_thread(self) -> None:
+        """The reactor parses no hashes, of which there may be many, when the file has changed."""
+        parsed: list[bool] = []
+
+        def parse(text: str) -> Hash:
+            parsed.append(isInIOThread())
+            return parse_hash(text)
+
+        line = f"$2b$04${'.' * 53}\n"
+        provider = self.build(PasswdProvider, {"path": str(self.write("passwords", f"a:{line}"))})
+        self.patch(users, "parse_hash", parse)
+        self.write("passwords", f"a:{line}bob:{line}")
+        self.assertEqual(await provider.count_accounts(), 2)
+        self.assertEqual(set(parsed), {False})
 
     async def test_normalize(self) -> None:
         """``normalize`` is heeded in both files that have it."""

@@ -317,8 +317,8 @@ class OneTimeCodeTests(EncodedCase):
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
 
     async def test_repeated_name(self) -> None:
-        """A name that is repeated with its capitals is not asked about again: it is the account in
-        small letters.
+        """A name that is repeated with its capitals is not asked about again, and is not taken for
+        the account in small letters.
         """
         config = {key: MAPPED[key] for key in ("request", "answer")}
         provider = self.once(url=f"{self.backend.url}/login", **config)
@@ -326,7 +326,7 @@ class OneTimeCodeTests(EncodedCase):
         for typed in ("Alice", "alice"):
             account = await provider.authenticate(user(typed), PASSWORD)
             assert account is not None
-            self.assertEqual((account.user_id, account.subject), (ALICE, account.subject.lower()))
+            self.assertEqual(account.user_id, f"@{typed}:example.com")
         self.assertEqual([seen.body["who"] for seen in self.service.seen], ["Alice", "alice"])
 
 
@@ -451,3 +451,11 @@ class EncodingConfigTests(SynchronousTestCase):
             self.assertIn(problem, said)
             self.assertNotIn("secret", said)
         self.assertIn("secrets_file: ", self.problem({"secrets_file": "missing"}))
+
+    def test_names_of_secrets(self) -> None:
+        """A secret of any name that the file may have is one, and no text that is sent as it is."""
+        (self.folder / "secrets").write_bytes(b"client: x")
+        for name in ("client-secret", "client.secret", "cli+ent"):
+            request = {"u": "{localpart}{password}", "s": f"{{secret.{name}}}"}
+            said = self.problem({"request": request, "secrets_file": "secrets"})
+            self.assertIn(f"there is no secret named {name} in it", said)

@@ -329,7 +329,9 @@ class LoginTests(LDAPCase):
         self.assertIsNone(await provider.account_status("@bob:example.com"))
 
     async def test_several_entries(self) -> None:
-        """A name that several entries have is unknown, and the log says why."""
+        """A name that several entries have is unknown, and the log says why. The account is not
+        gone: with a second entry of its name, a user would lose all sessions.
+        """
         twin = person("bob", mail="twin@example.com", below=f"ou=others,{SUFFIX}")
         slapd = self.slapd(person("bob", mail="twin@example.com"), twin)
         provider = self.searching(slapd, base=SUFFIX)
@@ -337,7 +339,9 @@ class LoginTests(LDAPCase):
             self.assertIsNone(await self.log_in(provider, identifier, "can-we-fix-it"))
             expected = f"LDAP: {identifier} is taken for unknown: there are several entries"
             self.assertIn(expected, self.logged)
-        self.assertIsNone(await provider.account_status("@bob:example.com"))
+        for subject in ("@bob:example.com", "bob"):
+            with self.assertRaisesRegex(UnusableAccount, "several entries have the name bob"):
+                await provider.account_status(subject)
         await self.assert_logs_in(provider, "alice")
 
     async def test_impossible_names(self) -> None:

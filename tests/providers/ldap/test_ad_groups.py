@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from uuid import UUID
 
+from synapse_login_module.errors import UnusableAccount
 from synapse_login_module.model import AccountStatus
 from synapse_login_module.providers.ldap import LDAPProvider
 from synapse_login_module.providers.ldap.filters import ANY
@@ -77,9 +78,16 @@ class GroupsTests(StatesCase):
         await self.assert_members(provider, ann=True)
         self.assertIsNone(await self.log_in(provider, "nobody", WRONG))
 
+    async def assert_not_there(self, provider: LDAPProvider, *names: str) -> None:
+        """Check that nobody logs in by a group that is not there, and that nobody is gone."""
+        for name in names:
+            self.assertIsNone(await self.log_in(provider, name, PASSWORD), name)
+            with self.assertRaisesRegex(UnusableAccount, "cannot see the group"):
+                await provider.account_status(f"@{name}:example.com")
+
     async def test_renamed(self) -> None:
         """A group that is named by its id stays it when it is renamed or moved. One that is named
-        by its name is gone then, and another one that gets the name has its own members.
+        by its name is not there then, and another one that gets the name has its own members.
         """
         for name in ("ann", "ben"):
             self.add(name)
@@ -91,7 +99,7 @@ class GroupsTests(StatesCase):
         rename = "dn: {}\nchangetype: moddn\nnewrdn: {}\ndeleteoldrdn: 1\n"
         other = f"cn=chat,{SUFFIX}"
         self.samba.change(rename.format(group, "cn=chat") + f"newsuperior: {SUFFIX}\n")
-        await self.assert_members(by_name, ann=False, ben=False)
+        await self.assert_not_there(by_name, "ann", "ben")
         await self.assert_members(by_id, ann=True, ben=False)
         self.samba.change(
             f"dn: {other}\nchangetype: modify\nreplace: sAMAccountName\nsAMAccountName: chat\n"
@@ -103,7 +111,7 @@ class GroupsTests(StatesCase):
         await self.assert_members(by_name, ann=False, ben=True)
         await self.assert_members(by_id, ann=True, ben=False)
         self.samba.change(f"dn: {other}\nchangetype: delete\n")
-        await self.assert_members(by_id, ann=False, ben=False)
+        await self.assert_not_there(by_id, "ann", "ben")
 
     async def guid_of(self, dn: str) -> UUID:
         """Read the id of an entry."""

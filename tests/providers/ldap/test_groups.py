@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from synapse_login_module.errors import InvalidCredentials
+from synapse_login_module.errors import InvalidCredentials, UnusableAccount
 from synapse_login_module.model import AccountStatus, EmailIdentifier
 from synapse_login_module.model.findings import Level
 from synapse_login_module.providers.ldap import LDAPProvider
@@ -130,10 +130,16 @@ class PosixGroupTests(GroupsCase):
         self.assertNotEqual(account.subject, eve.subject)
 
     async def test_several_groups(self) -> None:
-        """A member of one of several groups is enough, also if another one is not there."""
+        """A member of one of several groups is enough, also if another one is not there. Whether
+        others were members of that one cannot be said, so their sessions do not end.
+        """
         slapd = self.slapd(unix("bob"), unix("carol"), unix("dave"), posix_group(OTHER, 300, "bob"))
         provider = self.posix(slapd, GROUP, OTHER)
-        await self.assert_members(provider, bob=True, carol=False)
+        await self.assert_members(provider, bob=True)
+        self.assertIsNone(await self.log_in(provider, "carol"))
+        with self.assertRaisesRegex(UnusableAccount, f"LDAP: cannot see the group {GROUP}$"):
+            await provider.account_status("@carol:example.com")
+        self.assertIsNone(await provider.account_status("@nobody:example.com"))
         added = posix_group(GROUP, 200, "carol").replace("\nobj", "\nchangetype: add\nobj", 1)
         slapd.change(added)
         await self.assert_members(provider, bob=True, carol=True, dave=False)

@@ -298,7 +298,8 @@ POSTGRESQL = (
             Table(
                 "accounts",
                 "id BIGINT PRIMARY KEY, username VARCHAR NOT NULL, domain VARCHAR,"
-                " display_name VARCHAR NOT NULL, suspended_at TIMESTAMP",
+                " display_name VARCHAR NOT NULL, suspended_at TIMESTAMP, memorial BOOLEAN NOT NULL"
+                " DEFAULT FALSE",
                 (
                     (70, "Alice", None, "Alice Liddell", None),
                     (71, "alice", "example.org", "Somebody else", None),
@@ -351,15 +352,17 @@ POSTGRESQL = (
                     (7, "Alice", "alice", "Alice Liddell", True, False, "2024-01-01"),
                     (-1, "system", "system", "system", True, False, None),
                     (8, "bob", "bob", None, True, True, None),
+                    (9, "carol", "carol", None, True, False, None),
                 ),
             ),
             Table(
                 "user_passwords",
                 "user_id INTEGER NOT NULL UNIQUE, password_hash VARCHAR(64) NOT NULL,"
-                " password_salt VARCHAR(32) NOT NULL, password_algorithm VARCHAR(64) NOT NULL",
+                " password_salt VARCHAR(32) NOT NULL, password_algorithm VARCHAR(64) NOT NULL,"
+                " password_expired_at TIMESTAMP",
                 tuple(
-                    (each, DISCOURSE_HASH, DISCOURSE_SALT, f"{DISCOURSE_ALGORITHM}$")
-                    for each in (7, -1, 8)
+                    (each, DISCOURSE_HASH, DISCOURSE_SALT, f"{DISCOURSE_ALGORITHM}$", expired)
+                    for each, expired in ((7, None), (-1, None), (8, None), (9, "2024-01-01"))
                 ),
             ),
             Table(
@@ -372,7 +375,7 @@ POSTGRESQL = (
         "Alice Liddell",
         "UPDATE users SET active = FALSE",
         "UPDATE users SET suspended_till = now() + interval '1 day'",
-        ("system", "bob"),
+        ("system", "bob", "carol"),
     ),
     Application(
         "Gitea",

@@ -198,6 +198,18 @@ class PostgreSQLApplicationTests(ApplicationCase):
                 with self.assertRaises(psycopg.errors.InsufficientPrivilege):
                     connection.execute(statement)
 
+    async def test_memorial(self) -> None:
+        """Mastodon's account of a person who has died is deactivated."""
+        (mastodon,) = (each for each in POSTGRESQL if each.heading == "Mastodon")
+        config = {**Section("Mastodon").config, **self.make(mastodon)}
+        provider = self.build(SQLProvider, config)
+        self.execute(mastodon, "UPDATE accounts SET memorial = TRUE WHERE id = 70")
+        self.assertIs(await provider.account_status("id:7"), AccountStatus.DEACTIVATED)
+        for identifier in (user("alice"), email()):
+            account = await provider.authenticate(identifier, PASSWORD)
+            assert account is not None
+            self.assertIs(account.status, AccountStatus.DEACTIVATED)
+
     async def test_old_gitea(self) -> None:
         """The expression for hashes of Gitea before 1.19 reads them."""
         (gitea,) = (each for each in POSTGRESQL if each.heading == "Gitea")

@@ -59,6 +59,14 @@ class HashTests(SQLiteMixin, ProviderCase):
                 else:
                     await self.fails(asked, InvalidCredentials)
 
+    async def test_pepper(self) -> None:
+        """Decoys have the pepper too."""
+        self.add("alice", hash=hash_password("x", "salt", 4))
+        environment = self.environment()
+        provider = self.provider(environment, pepper="salt")
+        self.assertIsNotNone(await provider.authenticate(user("alice"), "x"))
+        self.assertEqual(fake_hashing(environment).kinds[-1].pepper, "salt")
+
     async def test_rehash_to_argon2id(self) -> None:
         """Weaker hashes are made anew with Argon2id, if that is configured, after a prefix."""
         new = argon2id(1024, 1, 1)
