@@ -61,8 +61,9 @@ def _refuse_pepper(ctx: click.Context, _: click.Parameter, value: str | None) ->
     "--format",
     "format_",
     type=click.Choice(get_args(HashFormat)),
-    help="The format of the hash. The default is hashing.format of the configuration, or bcrypt"
-    " without --config.",
+    metavar="FORMAT",
+    help="The format of the hash, bcrypt or argon2id. The default is hashing.format of the"
+    " configuration, or bcrypt without --config.",
 )
 @click.option(
     "--rounds",
