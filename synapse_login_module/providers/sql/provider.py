@@ -13,16 +13,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
-from synapse_login_module.errors import (
-    ConfigError,
-    InvalidCredentials,
-    Overloaded,
-    ProviderUnavailable,
-)
-from synapse_login_module.hashes import Hash, Kind, parse_hash, takes_prefix
+from synapse_login_module.errors import InvalidCredentials, ProviderUnavailable
+from synapse_login_module.hashes import Hash, Kind, parse_hash
 from synapse_login_module.hashes.common import MostCommon
 from synapse_login_module.interfaces import IDiagnosable, IFindsAccounts, IPasswordProvider
-from synapse_login_module.model import Account, AccountStatus, Finding, Identifier, UserId
+from synapse_login_module.model import Account, AccountStatus, Finding, Identifier
 from synapse_login_module.plugin import Environment, IPluginClass
 from synapse_login_module.providers.identifiers import (
     Named,
@@ -32,7 +27,6 @@ from synapse_login_module.providers.identifiers import (
     names_of_subject,
 )
 from synapse_login_module.providers.sql.config import (
-    NO_FORMAT,
     NO_SUBJECT,
     SUBJECT_IS_LOST,
     SUBJECT_IS_UNSEEN,
@@ -41,6 +35,7 @@ from synapse_login_module.providers.sql.config import (
 )
 from synapse_login_module.providers.sql.diagnosis import examine
 from synapse_login_module.providers.sql.driver import Rows
+from synapse_login_module.providers.sql.rehash import Rehashing
 from synapse_login_module.providers.sql.rows import Found, Row, read_row
 from synapse_login_module.providers.sql.work import Idle, Work
 from synapse_login_module.providers.thread_pool import BoundedPool
@@ -75,17 +70,13 @@ class SQLProvider(Service):
         self._reactor = environment.reactor
         self._server_name = environment.server_name
         self._hashing = environment.hashing
-        self._rehashes = config.keys.queries.update is not None and not environment.read_only
         self._kinds = MostCommon[Kind]()
-        scheme = environment.hashing.kind.scheme
-        if self._rehashes and not takes_prefix(config.keys.new_hash_prefix, scheme):
-            raise ConfigError("new_hash_prefix", f"{scheme} (hashing.format): {NO_FORMAT}")
         # Two pools, so that logins that hang do not delay looks at accounts.
         threads = config.keys.connections
         self._for_logins = BoundedPool(environment.reactor, threads, _QUEUE)
         self._for_statuses = BoundedPool(environment.reactor, threads, _QUEUE)
         self._idle = Idle(time.monotonic)
-        self._rehashing: set[str] = set()
+        self._rehashing = self._new_rehashing(config, environment)
         if config.driver.unverified_host is not None:
             self.log.warn(
                 "{name}: anyone in between can pose as {host}: {advice}",
@@ -93,6 +84,17 @@ class SQLProvider(Service):
                 host=config.driver.unverified_host,
                 advice=config.driver.to_verify,
             )
+
+    def _new_rehashing(self, config: SQLConfig, environment: Environment) -> Rehashing | None:
+        """Make what writes new hashes; ``None`` if nothing is to be written."""
+        update = config.keys.queries.update
+        if update is None or environment.read_only:
+            return None
+
+        def write(values: Mapping[str, str]) -> Deferred[int]:
+            return self._run(self._for_logins, update, values).addCallback(lambda result: result[1])
+
+        return Rehashing(self.name, config, self._hashing, self._server_name, write)
 
     def startService(self) -> None:
         """Start the thread pools. Connections are made when they are needed."""
@@ -163,8 +165,8 @@ class SQLProvider(Service):
         if not await self._hashing.check(password, password_hash, keys.pepper, keys.normalize):
             raise InvalidCredentials(user_id=who.user_id)
         user_id = who.require_user_id(self.log, self.name)
-        if self._rehashes and stored.kind.is_weaker_than(self._hashing.kind):
-            self._begin_rehash(who, password, password_hash)
+        if self._rehashing is not None:
+            self._rehashing.begin(found.spelled, password, password_hash, stored.kind)
         return self._account(query, found, user_id)
 
     def _parse_hash(self, password_hash: str, who: Named) -> Hash | None:
@@ -284,45 +286,3 @@ class SQLProvider(Service):
 
         running = pool.run(work, work.cut)
         return running.addTimeout(self._seconds, self._reactor, onTimeoutCancel=too_late)
-
-    def _begin_rehash(self, who: Named, password: str, old_hash: str) -> None:
-        """Rehash the password as configured, in the background; the login does not wait."""
-        user_id = who.spelled(self._server_name)
-        if user_id in self._rehashing:
-            return
-        self._rehashing.add(user_id)
-
-        def failed(failure: Failure) -> None:
-            self.log.warn(
-                "{name}: the hash of {user_id} was not renewed: {problem}",
-                name=self.name,
-                user_id=user_id,
-                problem=failure.getErrorMessage(),
-            )
-
-        def done(_: Any) -> None:
-            self._rehashing.discard(user_id)
-
-        work = Deferred.fromCoroutine(self._rehash(user_id, password, old_hash))
-        work.addErrback(failed).addBoth(done)
-
-    async def _rehash(self, user_id: str, password: str, old_hash: str) -> None:
-        keys = self._keys
-        statement = keys.queries.update
-        assert statement is not None
-        # After a prefix, a hash is another program's too, and so is its rule.
-        normalize = False if keys.normalize is None and keys.new_hash_prefix else keys.normalize
-        try:
-            new_hash = await self._hashing.hash(password, keys.pepper, normalize)
-        except Overloaded:
-            return
-        localpart = UserId.parse(user_id, self._server_name).localpart
-        names = {"user_id": user_id, "localpart": localpart}
-        values = {**names, "old_hash": old_hash, "new_hash": keys.new_hash_prefix + new_hash}
-        _, count = await self._run(self._for_logins, statement, values)
-        self.log.info(
-            "{name}: the hash of {user_id} is renewed in {count} rows",
-            name=self.name,
-            user_id=user_id,
-            count=count,
-        )
