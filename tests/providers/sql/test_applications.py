@@ -27,7 +27,7 @@ from tests.providers.sql.applications import (
 )
 from tests.support import REPOSITORY
 from tests.support.accounts import ALICE
-from tests.support.mariadb import shared_mariadb
+from tests.support.mariadb import MariaDB
 from tests.support.postgresql import shared_postgresql
 
 _PAGE = REPOSITORY / "docs" / "providers" / "applications.rst"
@@ -139,9 +139,10 @@ class MariaDBApplicationTests(ApplicationCase):
     """Applications whose database is MariaDB or MySQL."""
 
     def make(self, application: Application) -> Mapping[str, Any]:
-        self.server = shared_mariadb()
+        # The statements of the page make users that the shared server has already.
+        self.server = MariaDB()
+        self.addCleanup(self.server.remove)
         name = application.database
-        self.server.query(f"DROP DATABASE IF EXISTS {name}")
         self.server.query(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
         for table in application.tables:
             self.server.query(create(table), dbname=name)
