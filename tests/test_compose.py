@@ -588,7 +588,7 @@ class ServerTests(SynchronousTestCase):
         wire = MemoryWire(self.site)
         wire.send(
             post(
-                "/_matrix/client/v3/login", b'{"type":"m.login.password","user":"a","password":""}'
+                "/_matrix/client/v3/login", b'{"type":"m.login.password","user":"a","password":"x"}'
             )
         )
         stopped = self.server.stopService()

@@ -213,7 +213,7 @@ class HeaderTests(EncodedCase):
             self.service.answer = None
         await self.backend.stop()
         await self.fails(forms.authenticate(user("alice"), "the-pass-itself"), ProviderUnavailable)
-        self.assertGreater(len(events), 1)
+        self.assertTrue(events)  # those of the service, at least: its end may be logged later
         for event in events:
             for text in everything(event):
                 self.assertNotIn("-itself", text)
