@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -21,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from synapse_login_module.common.thread_pool import ThreadPool
+from synapse_login_module.common.thread_pool import ThreadPool, lower_priority
 from synapse_login_module.errors import Overloaded
 from synapse_login_module.hashes import Kind, NewHashes, parse_hash, prepare
 from synapse_login_module.hashes.bcrypt import new_hashes
@@ -31,7 +30,6 @@ from synapse_login_module.interfaces import IHashing
 
 T = TypeVar("T")
 
-_NICENESS = 10
 _RETRY_AFTER = 1.0
 
 _known_as: ContextVar[str | None] = ContextVar("known_as", default=None)
@@ -153,11 +151,9 @@ class HashingPool(ThreadPool):
         return Overloaded(_RETRY_AFTER)
 
     def enter_thread(self) -> None:
-        """Lower the priority of the thread. Only Linux has one for each thread."""
-        if sys.platform != "linux":
-            return
+        """Lower the priority of the thread."""
         try:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            lower_priority()
         except OSError as error:
             self.log.info("hashing threads run at normal priority: {error}", error=error)
 

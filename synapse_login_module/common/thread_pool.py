@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -20,6 +22,19 @@ T = TypeVar("T")
 
 _PLACES = 2
 """How many places in the queue one owner has that no other owner can displace."""
+
+
+_NICENESS = 10
+
+
+def lower_priority() -> None:
+    """Lower the priority of the current thread, so that it gives way to the reactor's. Only Linux
+    has a priority for each thread.
+
+    :raise OSError: when that is not allowed.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 @dataclass(slots=True, eq=False)

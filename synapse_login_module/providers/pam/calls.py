@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,14 +11,11 @@ from typing import Any, Generic, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from synapse_login_module.common.thread_pool import lower_priority
 from synapse_login_module.errors import ProviderBusy, ProviderUnavailable
 from synapse_login_module.providers.thread_pool import BoundedPool
 
 T = TypeVar("T")
-
-
-_NICENESS = 10
-"""Threads that hash passwords give way to the reactor's."""
 
 
 class _HashingPool(BoundedPool):
@@ -28,7 +24,7 @@ class _HashingPool(BoundedPool):
     def enter_thread(self) -> None:
         """Lower the priority of the thread, where that is allowed."""
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            lower_priority()
 
 
 class _Call(Generic[T]):
