@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import traceback
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from synapse_login_module.common.loopback import is_loopback
 from synapse_login_module.config.messages import close_to
 from synapse_login_module.errors import ConfigError
 
@@ -86,12 +86,7 @@ def unverified_host(parameters: Mapping[str, Any]) -> str | None:
 
 def is_local(host: str) -> bool:
     """Return whether a host is this machine: a Unix socket's path or name, or loopback."""
-    if not host or host[0] in "/@":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return not host or host[0] in "/@" or is_loopback(host)
 
 
 def place(key: str, conninfo: str) -> str:

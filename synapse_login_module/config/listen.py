@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 from typing import Any
 
 from twisted.internet.endpoints import serverFromString
 
+from synapse_login_module.common.loopback import is_loopback
 from synapse_login_module.errors import ConfigError
 
 _LAST_PORT = 65535
@@ -75,12 +75,7 @@ def is_local(description: str) -> bool:
     if _SEPARATOR.split(description)[0] == "unix":
         return True
     interface = _interface(description)
-    if interface is None:
-        return False
-    try:
-        return ipaddress.ip_address(interface).is_loopback
-    except ValueError:
-        return interface == "localhost"
+    return interface is not None and is_loopback(interface)
 
 
 def url(description: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from twisted.internet.ssl import Certificate
 
+from synapse_login_module.common.loopback import is_loopback
 from synapse_login_module.config.files import ReadFile, read_password
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError, Mistakes
@@ -90,15 +90,8 @@ def _server(url: str, keys: Keys, authorities: Sequence[Certificate] | None) -> 
         return LDAPServer(url, host, port, tls, start_tls=False)
     if keys.start_tls:
         return LDAPServer(url, host, port, tls, start_tls=True)
-    if not keys.allow_plaintext and not _is_loopback(host):
+    if not keys.allow_plaintext and not is_loopback(host):
         raise ConfigError(
             "", "passwords would go there in the clear: set start_tls, or allow_plaintext"
         )
     return LDAPServer(url, host, port, None, start_tls=False)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
