@@ -8,7 +8,7 @@ from base64 import b64encode
 from functools import cache
 from typing import Any
 
-from synapse_login_module.hashes.encodings import from_base64, from_hex
+from synapse_login_module.hashes.encodings import from_base64, from_hex, groups
 from synapse_login_module.hashes.kinds import Hash, Kind, NewHashes, Strength
 
 LEAST_WORK = 7168 * 5
@@ -56,10 +56,8 @@ def parse_gitea(text: str) -> Hash:
 
     :raise ValueError: when it is none, or argon2-cffi is not installed.
     """
-    match = _GITEA.fullmatch(text)
-    if match is None:
-        raise ValueError("an Argon2 hash of Gitea's that is cut short or damaged")
-    passes, memory, lanes, salt, digest = match.groups()
+    what = "an Argon2 hash of Gitea's"
+    passes, memory, lanes, salt, digest = groups(_GITEA, text, what)
     costs = int(memory), int(passes), int(lanes)
     return make_hash("id", 19, costs, from_hex(salt), from_hex(digest))
 

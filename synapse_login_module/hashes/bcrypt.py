@@ -11,6 +11,7 @@ from functools import cache
 
 import bcrypt
 
+from synapse_login_module.hashes.encodings import groups
 from synapse_login_module.hashes.kinds import Hash, Kind, NewHashes, Strength
 
 LEAST_COST = 10
@@ -80,10 +81,7 @@ def new_hashes(cost: int) -> NewHashes:
 
 
 def _parse(text: str, scheme: str, prehash: Prehash, normalize: bool = False) -> Hash:
-    match = _HASH.fullmatch(text)
-    if match is None:
-        raise ValueError("a bcrypt hash that is cut short or damaged")
-    cost, salt, digest = match.groups()
+    cost, salt, digest = groups(_HASH, text, "a bcrypt hash")
     kind = _kind(scheme, int(cost), prehash, normalize)
     return Hash(kind, salt.encode("ascii"), digest.encode("ascii"))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from synapse_login_module.hashes.encodings import CRYPT_DIGITS, groups
 from synapse_login_module.hashes.kinds import Hash, Kind, Strength
 from synapse_login_module.hashes.libcrypt import crypt, supports
 
-_DIGITS = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _CHEAP = {
     "$5$": b"$5$rounds=1000$a$",
     "$6$": b"$6$rounds=1000$a$",
@@ -74,7 +74,7 @@ def parse_yescrypt(text: str) -> Hash:
     if match is None:
         raise ValueError("a yescrypt hash that is cut short or damaged, or has rare parameters")
     scheme, n, r, salt = match.groups()
-    cost = 2 ** (_DIGITS.index(n) + 1), _DIGITS.index(r) + 1, 1
+    cost = 2 ** (CRYPT_DIGITS.index(n) + 1), CRYPT_DIGITS.index(r) + 1, 1
     # The library refuses a salt of 4n + 1 digits: one digit is less than a byte.
     stand_in = f"{scheme}j{n}{r}${'.' * (len(salt) - (len(salt) % 4 == 1))}$"
     return _memory_hard(text, scheme, cost, stand_in, _YESCRYPT_SECONDS)
@@ -85,11 +85,8 @@ def parse_scrypt(text: str) -> Hash:
 
     :raise ValueError: when it is none, or the system has no libcrypt for it.
     """
-    match = _SCRYPT.fullmatch(text)
-    if match is None:
-        raise ValueError("a hash of crypt's $7$ that is cut short or damaged")
-    scheme, n, r, p, salt = match.groups()
-    cost = 2 ** _DIGITS.index(n), _number(r), _number(p)
+    scheme, n, r, p, salt = groups(_SCRYPT, text, "a hash of crypt's $7$")
+    cost = 2 ** CRYPT_DIGITS.index(n), _number(r), _number(p)
     stand_in = f"{scheme}{n}{r}{p}{'.' * len(salt)}$"
     return _memory_hard(text, scheme, cost, stand_in, _YESCRYPT_SECONDS)
 
@@ -154,4 +151,4 @@ def _hash(
 
 def _number(digits: str) -> int:
     """Return a number of crypt's base64, whose first digit is the lowest."""
-    return sum(_DIGITS.index(digit) << 6 * place for place, digit in enumerate(digits))
+    return sum(CRYPT_DIGITS.index(digit) << 6 * place for place, digit in enumerate(digits))

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from binascii import Error
 
+CRYPT_DIGITS = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+"""The digits of crypt's base64, from the lowest to the highest."""
+
 _DAMAGED = "a hash that is cut short or damaged"
+
+
+def groups(pattern: re.Pattern[str], text: str, what: str) -> tuple[str, ...]:
+    """Return the groups of a pattern that matches the whole of a text.
+
+    :param what: what the text should be, for the error.
+    :raise ValueError: when it does not match.
+    """
+    match = pattern.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{what} that is cut short or damaged")
+    return match.groups()
 
 
 def from_base64(text: str) -> bytes:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 
-from synapse_login_module.hashes.encodings import from_adapted_base64, from_base64, from_hex
+from synapse_login_module.hashes.encodings import from_adapted_base64, from_base64, from_hex, groups
 from synapse_login_module.hashes.kinds import Hash, Kind, Strength
 
+_WHAT = "a PBKDF2 hash"
 _DIGEST_SIZES = {"sha1": 20, "sha256": 32, "sha512": 64}
 _SECONDS = {"sha1": 3.5e-7, "sha256": 4.5e-7, "sha512": 6.5e-7}
 """Of one iteration that makes one block."""
@@ -38,7 +39,7 @@ def parse_django(text: str) -> Hash:
 
     :raise ValueError: when it is none.
     """
-    name, iterations, salt, digest = _match(_DJANGO, text)
+    name, iterations, salt, digest = groups(_DJANGO, text, _WHAT)
     return make_hash(name, int(iterations), salt.encode(), from_base64(digest))
 
 
@@ -52,7 +53,7 @@ def parse_passlib(text: str) -> Hash:
     if discourse is not None:
         name, iterations, salt, digest = discourse.groups()
         return make_hash(name, int(iterations), salt.encode(), from_hex(digest))
-    name, iterations, salt, digest = _match(_PASSLIB, text)
+    name, iterations, salt, digest = groups(_PASSLIB, text, _WHAT)
     return make_hash(
         name or "sha1", int(iterations), from_adapted_base64(salt), from_adapted_base64(digest)
     )
@@ -67,7 +68,7 @@ def parse_ldap(text: str) -> Hash:
     if dovecot is not None:
         salt, iterations, digest = dovecot.groups()
         return make_hash("sha1", int(iterations), salt.encode(), from_hex(digest))
-    name, iterations, salt, digest = _match(_LDAP, text)
+    name, iterations, salt, digest = groups(_LDAP, text, _WHAT)
     return make_hash(
         (name or "sha1").lower(),
         int(iterations),
@@ -81,7 +82,7 @@ def parse_gitea(text: str) -> Hash:
 
     :raise ValueError: when it is none.
     """
-    iterations, salt, digest = _match(_GITEA, text)
+    iterations, salt, digest = groups(_GITEA, text, _WHAT)
     # Gitea's first salts were ten characters of text.
     salted = salt.encode() if len(salt) == _OLD_GITEA_SALT else from_hex(salt)
     return make_hash("sha256", int(iterations), salted, from_hex(digest))
@@ -111,10 +112,3 @@ def make_hash(name: str, iterations: int, salt: bytes, digest: bytes) -> Hash:
         is_weak=iterations < _LEAST[name],
     )
     return Hash(kind, salt, digest)
-
-
-def _match(pattern: re.Pattern[str], text: str) -> tuple[str, ...]:
-    match = pattern.fullmatch(text)
-    if match is None:
-        raise ValueError("a PBKDF2 hash that is cut short or damaged")
-    return match.groups()

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable
 
 from synapse_login_module.hashes.bcrypt import trimmed_as_php
+from synapse_login_module.hashes.encodings import CRYPT_DIGITS
 from synapse_login_module.hashes.kinds import Hash, Kind, Strength
 
-_DIGITS = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _HASH = re.compile(r"(U?)\$([PHS])\$([./0-9A-S])([./0-9A-Za-z]{8})([./0-9A-Za-z]{22,86})")
 _DIGEST_DIGITS = {"P": 22, "H": 22, "S": 43}
 """The length of the digest as text. Drupal cuts its hash at 55 characters."""
@@ -32,7 +32,7 @@ def parse(text: str) -> Hash:
     if match is None or len(match[5]) != _DIGEST_DIGITS[match[2]]:
         raise ValueError("a phpass hash that is cut short or damaged")
     of_md5, variant, count, salt, digest = match.groups()
-    rounds = _DIGITS.index(count)
+    rounds = CRYPT_DIGITS.index(count)
     most = _MOST_ROUNDS[variant]
     if rounds > most:
         raise ValueError(f"a phpass hash of 2^{rounds} rounds: more than 2^{most}")
@@ -83,5 +83,5 @@ def _encode(raw: bytes) -> bytes:
     for start in range(0, len(raw), 3):
         part = raw[start : start + 3]
         number = int.from_bytes(part, "little")
-        written += [_DIGITS[number >> 6 * place & 63] for place in range(len(part) + 1)]
+        written += [CRYPT_DIGITS[number >> 6 * place & 63] for place in range(len(part) + 1)]
     return "".join(written).encode("ascii")

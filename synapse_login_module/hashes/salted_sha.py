@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from synapse_login_module.hashes.encodings import from_base64, from_hex
+from synapse_login_module.hashes.encodings import from_base64, from_hex, groups
 from synapse_login_module.hashes.kinds import Hash, Kind, Strength
 
 _NAMES = {"SSHA": "sha1", "SSHA256": "sha256", "SSHA512": "sha512"}
@@ -18,10 +18,7 @@ def parse(text: str) -> Hash:
 
     :raise ValueError: when it is none.
     """
-    match = _HASH.fullmatch(text)
-    if match is None:
-        raise ValueError("a salted SHA hash that is cut short or damaged")
-    scheme, encoding, written = match.groups()
+    scheme, encoding, written = groups(_HASH, text, "a salted SHA hash")
     raw = from_hex(written) if encoding == "HEX" else from_base64(written)
     name = _NAMES[scheme]
     size = hashlib.new(name).digest_size

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 
-from synapse_login_module.hashes.encodings import from_base64, from_hex
+from synapse_login_module.hashes.encodings import from_base64, from_hex, groups
 from synapse_login_module.hashes.kinds import MOST_MEMORY, Hash, Kind, Strength
 
 LEAST_WORK = 2**14 * 8 * 5
 """N·r·p. This is the least of the choices that OWASP's Password Storage Cheat Sheet gives."""
 
+_WHAT = "a scrypt hash"
 _SECONDS = 4.5e-7
 _BLOCK_SECONDS = 5e-6
 """Of PBKDF2, which makes each of the r·p blocks of 128 bytes, and reads them at the end."""
@@ -39,7 +40,7 @@ def parse_dollars(text: str) -> Hash:
     if gitea is not None:
         n, r, p, salt, digest = gitea.groups()
         return _hash(int(n), int(r), int(p), from_hex(salt), from_hex(digest))
-    n, salt, r, p, digest = _match(_DJANGO, text)
+    n, salt, r, p, digest = groups(_DJANGO, text, _WHAT)
     return _hash(int(n), int(r), int(p), salt.encode(), from_base64(digest))
 
 
@@ -48,7 +49,7 @@ def parse_passlib(text: str) -> Hash:
 
     :raise ValueError: when it is none.
     """
-    ln, r, p, salt, digest = _match(_PASSLIB, text)
+    ln, r, p, salt, digest = groups(_PASSLIB, text, _WHAT)
     return _hash(2 ** int(ln), int(r), int(p), from_base64(salt), from_base64(digest))
 
 
@@ -81,10 +82,3 @@ def _hash(n: int, r: int, p: int, salt: bytes, digest: bytes) -> Hash:
         is_weak=n * r * p < LEAST_WORK,
     )
     return Hash(kind, salt, digest)
-
-
-def _match(pattern: re.Pattern[str], text: str) -> tuple[str, ...]:
-    match = pattern.fullmatch(text)
-    if match is None:
-        raise ValueError("a scrypt hash that is cut short or damaged")
-    return match.groups()

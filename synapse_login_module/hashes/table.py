@@ -47,14 +47,14 @@ def _crypt(text: str) -> Hash:
     raise ValueError(_refusal(text))
 
 
-_CRYPT: dict[str, Parse] = {
+_LIBCRYPT: dict[str, Parse] = {
     "$5$": crypt.parse_sha,
     "$6$": crypt.parse_sha,
     "$y$": crypt.parse_yescrypt,
     "$gy$": crypt.parse_yescrypt,
     "$7$": crypt.parse_scrypt,
-    "$2": bcrypt.parse_foreign,
 }
+_CRYPT: dict[str, Parse] = {**_LIBCRYPT, "$2": bcrypt.parse_foreign}
 
 
 def _gitea_bcrypt(text: str) -> Hash:
@@ -68,11 +68,7 @@ FORMATS = (
     Format("$2b$", bcrypt.parse),
     Format("$2y$", bcrypt.parse),
     Format("$argon2", argon2.parse),
-    Format("$5$", crypt.parse_sha),
-    Format("$6$", crypt.parse_sha),
-    Format("$y$", crypt.parse_yescrypt),
-    Format("$gy$", crypt.parse_yescrypt),
-    Format("$7$", crypt.parse_scrypt),
+    *map(Format, _LIBCRYPT, _LIBCRYPT.values()),
     Format("$pbkdf2", pbkdf2.parse_passlib),
     Format("$scrypt$", scrypt.parse_passlib),
     Format("$P$", phpass.parse),
