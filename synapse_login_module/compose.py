@@ -205,8 +205,8 @@ def provider_names(
 
     Links may hold any of them.
     """
-    named = [plugin.name or cls.name for plugin, (cls, _) in zip(plugins, providers, strict=True)]
-    return {name: (name, *plugin.former_names) for name, plugin in zip(named, plugins, strict=True)}
+    names = [plugin.names(cls.name) for plugin, (cls, _) in zip(plugins, providers, strict=True)]
+    return {each[0]: each for each in names}
 
 
 _OPENNESS = {"closed": 0.0, "half-open": 0.5, "open": 1.0}

@@ -67,7 +67,7 @@ def _versions(
 ) -> Callable[[], Versions]:
     """Return a function that collects the versions of all providers that have one."""
     watched: dict[tuple[str, ...], Any] = {
-        (plugin.name or provider.name, *plugin.former_names): provider
+        plugin.names(provider.name): provider
         for plugin, provider in zip(plugins, given, strict=True)
         if IWatchedAccounts.providedBy(provider)
     }

@@ -143,6 +143,13 @@ class ProviderPlugin(Plugin):
             raise ValueError("one_time_codes rules it out: a used code would be good again")
         return cache
 
+    def names(self, usual: str) -> tuple[str, ...]:
+        """Return all names of the provider, the current one first. Links may hold any of them.
+
+        :param usual: the provider's name where the configuration has none.
+        """
+        return (self.name or usual, *self.former_names)
+
 
 class SharedTokens(Strict):
     """The keys of the ``tokens:`` block that are valid standalone and inside Synapse."""

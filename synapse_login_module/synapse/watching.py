@@ -105,5 +105,5 @@ def _by_name(
     return {
         name: provider
         for plugin, provider in zip(config.password_providers, given, strict=True)
-        for name in (plugin.name or provider.name, *plugin.former_names)
+        for name in plugin.names(provider.name)
     }
