@@ -144,7 +144,7 @@ class LDAPProvider(Service):
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Look at an account; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
         wanted = condition(subject)
-        if wanted is not None and not subject.startswith("@"):
+        if wanted is not None:
             return self._in_time(Deferred.fromCoroutine(self._status_by_id(*wanted)))
         user_id = UserId.parse(subject, self._server_name)
         search = self._searches.for_user_id(user_id)
@@ -159,7 +159,7 @@ class LDAPProvider(Service):
         :class:`~synapse_login_module.interfaces.INamesAdministrators`.
         """
         wanted = condition(subject)
-        if wanted is None or subject.startswith("@"):
+        if wanted is None:
             return succeed(None)
         asked = self._administrators.look(self._searches.for_id(*wanted))
         return self._in_time(Deferred.fromCoroutine(asked))
