@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from synapse_login_module.errors import ProviderUnavailable, StoreUnavailable
 from synapse_login_module.interfaces import INamesAdministrators
@@ -18,11 +15,12 @@ from synapse_login_module.synapse import admin_rows
 from synapse_login_module.synapse.admin_rows import MadeAdministrator
 from synapse_login_module.synapse.administrators import Administrators
 from synapse_login_module.synapse.api import Homeserver
+from synapse_login_module.synapse.rounds import Rounds
 
 _LONGEST_PERIOD = 60.0
 
 
-class AdministratorWatch(Service):
+class AdministratorWatch(Rounds):
     """A service that takes away what this package has given, when a provider says so or the link
     by which it was given is gone. An outage, or an account that is not there, changes nothing.
 
@@ -45,37 +43,15 @@ class AdministratorWatch(Service):
         interval: float,
         clock: IReactorTime,
     ) -> None:
+        self._period = min(interval, _LONGEST_PERIOD)
+        super().__init__("at administrators", self._look_at_all, self._period, clock)
         self._homeserver = homeserver
         self._administrators = administrators
         self._providers = providers
-        self._period = min(interval, _LONGEST_PERIOD)
-        self._clock = clock
-        self._next: IDelayedCall | None = None
         self._unnamed: set[str] = set()
 
-    def startService(self) -> None:
-        """Start the rounds."""
-        super().startService()
-        self._look()
-
-    def stopService(self) -> None:
-        """Start no more rounds. One that has begun is not cancelled."""
-        super().stopService()
-        if self._next is not None and self._next.active():
-            self._next.cancel()
-
-    def _look(self) -> None:
-        def failed(failure: Failure) -> None:
-            if not failure.check(StoreUnavailable):
-                self.log.failure("cannot look at administrators; trying again", failure)
-
-        def again(_: object) -> None:
-            if self.running:
-                self._next = self._clock.callLater(self._period, self._look)
-
-        Deferred.fromCoroutine(self._look_at_all()).addErrback(failed).addCallback(again)
-
-    async def _look_at_all(self) -> None:
+    async def _look_at_all(self) -> float:
+        """Look at all of them; return the seconds until the next round."""
         server = self._homeserver
         made = await server.call_in_background(
             server.transaction, "synapse_login_admins", admin_rows.made_administrators
@@ -90,6 +66,7 @@ class AdministratorWatch(Service):
                 raise
             except Exception:  # of a third-party provider, or of Synapse; the others come next
                 self.log.failure("cannot look at the administrator {user_id}", user_id=user_id)
+        return self._period
 
     async def _look_at_one(self, made: MadeAdministrator) -> None:
         server, user_id = self._homeserver, made.given.user_id

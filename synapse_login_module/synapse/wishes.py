@@ -11,11 +11,10 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
-from twisted.application.service import Service
+from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from synapse_login_module.accounts.judge import Judge
 from synapse_login_module.accounts.questions import Questions
@@ -26,6 +25,7 @@ from synapse_login_module.model import WatchedLink
 from synapse_login_module.synapse import link_rows
 from synapse_login_module.synapse.api import Homeserver
 from synapse_login_module.synapse.link_rows import Wish
+from synapse_login_module.synapse.rounds import Rounds
 from synapse_login_module.synapse.tables import TokenRows
 
 _EVERY = 5.0
@@ -36,10 +36,8 @@ _AFTER_TROUBLE = 60.0
 
 T = TypeVar("T")
 
-Work = Coroutine[Deferred[Any], Any, float]
 
-
-class WishService(Service):
+class WishService(MultiService):
     """A service that carries out wishes while it runs.
 
     :param homeserver: the way into Synapse's main process.
@@ -61,39 +59,18 @@ class WishService(Service):
         endings: Endings,
         clock: IReactorTime,
     ) -> None:
+        super().__init__()
         self._homeserver = homeserver
         self._watch = watch
         self._questions = questions
         self._judge = judge
         self._endings = endings
-        self._clock = clock
-        self._next: dict[str, IDelayedCall] = {}
-
-    def startService(self) -> None:
-        """Start both kinds of rounds."""
-        super().startService()
         # In separate rounds, so that a slow provider does not delay the wishes for changed links.
-        self._repeat("links that were changed", self._end_changed)
-        self._repeat("accounts that have vanished", self._end_gone)
-
-    def stopService(self) -> None:
-        """Start no more rounds. A round that has begun is not cancelled."""
-        super().stopService()
-        for call in self._next.values():
-            if call.active():
-                call.cancel()
-
-    def _repeat(self, what: str, work: Callable[[], Work]) -> None:
-        def failed(failure: Failure) -> float:
-            if not failure.check(StoreUnavailable):
-                self.log.failure("cannot look for {what}; trying again", failure, what=what)
-            return _EVERY
-
-        def again(delay: float) -> None:
-            if self.running:
-                self._next[what] = self._clock.callLater(delay, self._repeat, what, work)
-
-        Deferred.fromCoroutine(work()).addErrback(failed).addCallback(again)
+        for what, work in (
+            ("for links that were changed", self._end_changed),
+            ("for accounts that have vanished", self._end_gone),
+        ):
+            Rounds(what, work, _EVERY, clock).setServiceParent(self)
 
     async def _end_changed(self) -> float:
         """End the sessions of users whose link was changed; return the seconds until the next
