@@ -45,6 +45,16 @@ class ActiveDirectoryCase(LDAPCase):
 
     def directory(self, **more: object) -> LDAPProvider:
         """A provider as the documentation has it."""
+        return self.reached_by(
+            **{
+                "attributes": {"uid": "sAMAccountName", "name": "displayName"},
+                "disabled_filter": "active_directory",
+                **more,
+            }
+        )
+
+    def reached_by(self, **more: object) -> LDAPProvider:
+        """A provider with the keys by which the domain controller is reached."""
         return self.provider(
             {
                 "servers": [self.samba.url],
@@ -53,8 +63,6 @@ class ActiveDirectoryCase(LDAPCase):
                 "bind_dn": READER,
                 "bind_password": READER_PASSWORD,
                 "base": SUFFIX,
-                "attributes": {"uid": "sAMAccountName", "name": "displayName"},
-                "disabled_filter": "active_directory",
                 **more,
             }
         )

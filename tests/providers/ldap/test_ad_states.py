@@ -11,7 +11,7 @@ from synapse_login_module.model import AccountStatus, EmailIdentifier, PhoneIden
 from synapse_login_module.providers.ldap import LDAPProvider
 from tests.providers.ldap.case import reactor
 from tests.providers.ldap.test_active_directory import ActiveDirectoryCase
-from tests.support.samba import READER, READER_PASSWORD, REALM, SUFFIX, USERS, person
+from tests.support.samba import REALM, SUFFIX, USERS, person
 
 PASSWORD = "States-Passw0rd"
 WRONG = "looking-glass"
@@ -60,18 +60,7 @@ class StatesCase(ActiveDirectoryCase):
 
     def by_preset(self, **more: object) -> LDAPProvider:
         """A provider with ``directory``, and without the keys that it sets."""
-        return self.provider(
-            {
-                "servers": [self.samba.url],
-                "start_tls": False,
-                "allow_plaintext": True,
-                "bind_dn": READER,
-                "bind_password": READER_PASSWORD,
-                "base": SUFFIX,
-                "directory": "active_directory",
-                **more,
-            }
-        )
+        return self.reached_by(**{"directory": "active_directory", **more})
 
     async def status_at_login(self, provider: LDAPProvider, name: str) -> AccountStatus | None:
         """Return the status that a login with the right password gives."""

@@ -35,8 +35,8 @@ from tests.providers.sql.test_sql import (
     VOUCHED,
     ContractMixin,
     IgnoringCaseContractMixin,
+    ServerTestsMixin,
     SQLMixin,
-    SQLTestsMixin,
 )
 from tests.support.accounts import ALICE
 from tests.support.mariadb import DATABASE, MariaDB, shared_mariadb
@@ -99,20 +99,11 @@ class MariaDBIgnoringCaseContractTests(MariaDBMixin, IgnoringCaseContractMixin, 
     """The contract, on MariaDB, however a name is typed."""
 
 
-class MariaDBTests(MariaDBMixin, SQLTestsMixin, ProviderCase):
+class MariaDBTests(MariaDBMixin, ServerTestsMixin, ProviderCase):
     """MariaDB, with a table that distinguishes names as other databases do."""
 
-    async def test_read_only(self) -> None:
-        """Without an update statement transactions are read-only."""
-        self.add("alice")
-        writing = (
-            "DELETE FROM accounts WHERE name = %(localpart)s"
-            " RETURNING name AS localpart, hash AS password_hash"
-        )
-        provider = self.provider(queries={"by_user": writing, "update": None})
-        asked = provider.authenticate(user("alice"), PASSWORD)
-        self.assertIn("READ ONLY", str(await self.fails(asked, ProviderUnavailable)))
-        self.assertEqual(self.hash_of("alice"), WONDERLAND)
+    says_read_only = "READ ONLY"
+    many_rows = "SELECT CONCAT('user', seq), REPEAT('x', 1000) FROM seq_1_to_10000"
 
     async def test_one_statement(self) -> None:
         """A second statement is not run."""
@@ -173,13 +164,6 @@ class MariaDBTests(MariaDBMixin, SQLTestsMixin, ProviderCase):
         self.assertIsNone(await asked)
         asked = self.provider(queries={"by_user": text}).authenticate(user("alice"), PASSWORD)
         self.assertIn("SQL syntax", str(await self.fails(asked, ProviderUnavailable)))
-
-    async def test_percent(self) -> None:
-        """A percent sign in a statement is written twice."""
-        self.add("alice")
-        text = self.statements["by_user"] + " AND name LIKE 'al%%'"
-        provider = self.provider(queries={"by_user": text})
-        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
 
     async def test_text_that_a_column_cannot_hold(self) -> None:
         """A name with letters that the column's character set lacks is unknown, and no outage."""
@@ -366,16 +350,6 @@ class MariaDBTests(MariaDBMixin, SQLTestsMixin, ProviderCase):
             cursor.execute("UNLOCK TABLES")
         self.assertRegex(problem, "did not answer in 1.0 seconds|max_statement_time|Lock wait")
         self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
-
-    async def test_ten_megabytes(self) -> None:
-        """Of a statement that finds everything only the first rows are read, and none is used."""
-        self.execute(
-            "INSERT INTO accounts (name, hash)"
-            " SELECT CONCAT('user', seq), REPEAT('x', 1000) FROM seq_1_to_10000"
-        )
-        text = self.statements["by_user"].replace("name =", "name <>")
-        asked = self.provider(queries={"by_user": text}).authenticate(user("alice"), PASSWORD)
-        self.assertIsNone(await asked)
 
     async def test_errors(self) -> None:
         """An error names what is wrong, and no value."""

@@ -636,6 +636,43 @@ def info(events: Any) -> list[str]:
     return lines(events, LogLevel.info)
 
 
+class ServerTestsMixin(SQLTestsMixin):
+    """Tests of all databases that are servers.
+
+    :cvar says_read_only: what the server's error says of a transaction that may not write.
+    :cvar many_rows: a query of 10,000 names and hashes.
+    """
+
+    says_read_only: str
+    many_rows: str
+
+    async def test_read_only(self) -> None:
+        """Without an update statement transactions are read-only."""
+        self.add("alice")
+        writing = (
+            "DELETE FROM accounts WHERE name = %(localpart)s"
+            " RETURNING name AS localpart, hash AS password_hash"
+        )
+        provider = self.provider(queries={"by_user": writing, "update": None})
+        asked = provider.authenticate(user("alice"), PASSWORD)
+        self.assertIn(self.says_read_only, str(await self.fails(asked, ProviderUnavailable)))
+        self.assertEqual(self.hash_of("alice"), WONDERLAND)
+
+    async def test_percent(self) -> None:
+        """A percent sign in a statement is written twice."""
+        self.add("alice")
+        text = self.statements["by_user"] + " AND name LIKE 'al%%'"
+        provider = self.provider(queries={"by_user": text})
+        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
+
+    async def test_ten_megabytes(self) -> None:
+        """Of a statement that finds everything only the first rows are read, and none is used."""
+        self.execute(f"INSERT INTO accounts (name, hash) {self.many_rows}")
+        text = self.statements["by_user"].replace("name =", "name <>")
+        asked = self.provider(queries={"by_user": text}).authenticate(user("alice"), PASSWORD)
+        self.assertIsNone(await asked)
+
+
 class SQLiteMixin(SQLMixin):
     """A file with the table."""
 
@@ -791,8 +828,11 @@ class PostgreSQLIgnoringCaseContractTests(PostgreSQLMixin, IgnoringCaseContractM
     """The contract, on PostgreSQL, however a name is typed."""
 
 
-class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
+class PostgreSQLTests(PostgreSQLMixin, ServerTestsMixin, ProviderCase):
     """PostgreSQL."""
+
+    says_read_only = "read-only"
+    many_rows = "SELECT 'user' || i, repeat('x', 1000) FROM generate_series(1, 10000) i"
 
     async def test_array(self) -> None:
         """E-mail addresses may be an array."""
@@ -804,18 +844,6 @@ class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
             user("alice"), PASSWORD
         )
         self.assertEqual(account, replace(VOUCHED, emails=("a@example.com", "b@example.com")))
-
-    async def test_read_only(self) -> None:
-        """Without an update statement transactions are read-only."""
-        self.add("alice")
-        writing = (
-            "DELETE FROM accounts WHERE name = %(localpart)s"
-            " RETURNING name AS localpart, hash AS password_hash"
-        )
-        provider = self.provider(queries={"by_user": writing, "update": None})
-        asked = provider.authenticate(user("alice"), PASSWORD)
-        self.assertIn("read-only", str(await self.fails(asked, ProviderUnavailable)))
-        self.assertEqual(self.hash_of("alice"), WONDERLAND)
 
     async def test_subject_is_lost(self) -> None:
         """An id that ``queries.status`` does not use is an outage at the first login: otherwise the
@@ -867,13 +895,6 @@ class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
             assert account is not None
             self.assertEqual(account.subject, expected)
             self.assertIs(await provider.account_status(expected), AccountStatus.ACTIVE)
-
-    async def test_percent(self) -> None:
-        """A percent sign in a statement is written twice."""
-        self.add("alice")
-        text = self.statements["by_user"] + " AND name LIKE 'al%%'"
-        provider = self.provider(queries={"by_user": text})
-        self.assertIsNotNone(await provider.authenticate(user("alice"), PASSWORD))
 
     async def test_connections_are_kept(self) -> None:
         """No more connections are made than configured, and they are kept."""
@@ -976,17 +997,6 @@ class PostgreSQLTests(PostgreSQLMixin, SQLTestsMixin, ProviderCase):
             provider = self.provider(postgresql=conninfo, timeout=500)
             asked = provider.authenticate(user("alice"), PASSWORD)
             await self.fails(asked, ProviderUnavailable)
-
-    async def test_ten_megabytes(self) -> None:
-        """Of a statement that finds everything only the first rows are read, and none is used."""
-        self.execute(
-            "INSERT INTO accounts (name, hash)"
-            " SELECT 'user' || i, repeat('x', 1000) FROM generate_series(1, 10000) i"
-        )
-        text = self.statements["by_user"].replace("name =", "name <>")
-        self.assertIsNone(
-            await self.provider(queries={"by_user": text}).authenticate(user("alice"), PASSWORD)
-        )
 
     async def test_no_tls(self) -> None:
         """If TLS is required, a server without TLS is an outage."""
