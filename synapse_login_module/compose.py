@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from synapse_login_module.accounts.looking import AccountLooks
+from synapse_login_module.accounts.looking import AccountLooks, no_version
 from synapse_login_module.audit import AuditLog
 from synapse_login_module.config import dotted
 from synapse_login_module.config.settings import (
@@ -346,11 +346,13 @@ def login_service(
     buckets: Callable[[str], Buckets] = local_buckets,
     host: SessionHost | None = None,
     end_all: Callable[[str], Deferred[int]] | None = None,
+    version_of: Callable[[str], object] = no_version,
 ) -> LoginService:
     """Build the login service on these accounts and this store.
 
     :param host: the homeserver that the sessions are used at, if there is one.
     :param end_all: ends all sessions of a user whose account is gone; by default the store does.
+    :param version_of: see :class:`~synapse_login_module.accounts.looking.AccountLooks`.
     """
     return LoginService(
         accounts=accounts,
@@ -371,6 +373,7 @@ def login_service(
             config.tokens.account_check_interval / 1000,
             reactor,
             end_all,
+            version_of,
         ),
         host=host or NoHomeserver(),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -23,11 +23,15 @@ class Watch(NamedTuple):
     :param judge: acts on every answer of a provider.
     :param sweep: looks at all linked accounts while it runs. Of the processes that share the links,
         one sweep is enough.
+    :param version_of: returns the version of a provider's accounts, by the provider's name or a
+        former one; ``None`` if they have none. See
+        :class:`~synapse_login_module.interfaces.IWatchedAccounts`.
     """
 
     questions: Questions
     judge: Judge
     sweep: AccountSweep
+    version_of: Callable[[str], object]
 
 
 def watch_over(
@@ -57,18 +61,26 @@ def watch_over(
     questions = Questions(providers, looked)
     brake = Brake(links, questions, limit, interval, clock)
     judge = Judge(links, brake, endings)
-    versions = _versions(config.password_providers, given)
+    watched = _watched(config.password_providers, given)
+    by_name = {name: provider for names, provider in watched.items() for name in names}
+
+    def versions() -> Versions:
+        return {names: provider.version() for names, provider in watched.items()}
+
+    def version_of(name: str) -> object:
+        provider = by_name.get(name)
+        return None if provider is None else provider.version()
+
     sweep = AccountSweep(links, questions, judge, brake, interval, clock, versions, meter)
-    return Watch(questions, judge, sweep)
+    return Watch(questions, judge, sweep, version_of)
 
 
-def _versions(
+def _watched(
     plugins: Sequence[ProviderPlugin], given: Sequence[IPasswordProvider]
-) -> Callable[[], Versions]:
-    """Return a function that collects the versions of all providers that have one."""
-    watched: dict[tuple[str, ...], Any] = {
-        plugin.names(provider.name): provider
+) -> dict[tuple[str, ...], IWatchedAccounts]:
+    """Return the providers whose accounts have a version, by all names of each."""
+    return {
+        plugin.names(provider.name): IWatchedAccounts(provider)
         for plugin, provider in zip(plugins, given, strict=True)
         if IWatchedAccounts.providedBy(provider)
     }
-    return lambda: {names: provider.version() for names, provider in watched.items()}

@@ -22,7 +22,7 @@ from synapse_login_module.errors import (
     UnknownToken,
 )
 from synapse_login_module.interfaces import IAccounts, ITokenStore
-from synapse_login_module.model import AccountStatus, SessionInfo, require_active
+from synapse_login_module.model import AccountStatus, Link, SessionInfo, require_active
 
 T = TypeVar("T")
 
@@ -37,10 +37,16 @@ class _Look(NamedTuple):
 
     :param good_until: when the next look is due, on the reactor's clock, in seconds.
     :param is_locked: whether the account was locked.
+    :param seen: the link and the version of its provider's accounts that the account was active in.
     """
 
     good_until: float
     is_locked: bool
+    seen: tuple[Link, object] | None = None
+
+
+def no_version(provider: str) -> None:
+    """Return that the accounts of a provider have no version."""
 
 
 class AccountLooks:
@@ -56,6 +62,9 @@ class AccountLooks:
     :param interval: how many seconds a look is good for. A refresh always needs a new look.
     :param clock: a monotonic clock, which also schedules timeouts and the summaries in the log.
     :param end_all: ends all sessions of a user whose account is gone; by default the store does.
+    :param version_of: returns the version of a provider's accounts, by the provider's name; see
+        :class:`~synapse_login_module.interfaces.IWatchedAccounts`. While it stays the same, an
+        active account is not looked at again. ``None``: a provider has to be asked each time.
     """
 
     def __init__(
@@ -66,10 +75,12 @@ class AccountLooks:
         interval: float,
         clock: IReactorTime,
         end_all: Callable[[str], Deferred[int]] | None = None,
+        version_of: Callable[[str], object] = no_version,
     ) -> None:
         self._accounts = accounts
         self._store = store
         self._end_all = end_all or store.revoke_all
+        self._version_of = version_of
         self._timeout = timeout
         self._interval = interval
         self._clock = clock
@@ -78,11 +89,11 @@ class AccountLooks:
 
     def saw_active(self, user_id: str) -> None:
         """Remember that an account is active, as a login or a look has just shown."""
-        self._remember(user_id, self._interval, is_locked=False)
+        self._remember(user_id, self._interval)
 
     def saw_lock(self, user_id: str, locked: bool) -> None:
         """Note that an account was locked or unlocked, and look at it when it is next used."""
-        self._remember(user_id, 0.0, is_locked=locked)
+        self._remember(user_id, 0.0, locked)
 
     async def look_if_due(self, session: SessionInfo) -> None:
         """Look at the account again if the last look is too old or found the account locked.
@@ -109,12 +120,17 @@ class AccountLooks:
         :raise AccountLocked: when the account is locked.
         :raise StoreUnavailable: when the token store is unavailable.
         """
+        seen = self._seen_now(session.link)
+        if seen is not None:
+            last = self._looks.get(session.user_id)
+            if last is not None and last.seen == seen:
+                return True
         asked = self._accounts.account_status(session.user_id, session.link)
         try:
             if asked.called and not asked.paused:  # as from a file: nothing is waited for
                 status = await asked
                 if status is AccountStatus.ACTIVE:
-                    self.saw_active(session.user_id)
+                    self._remember(session.user_id, self._interval, seen=seen)
                     return True
                 asked = succeed(status)
             await self._wait_for(asked, session)
@@ -154,8 +170,19 @@ class AccountLooks:
         look.addBoth(_stop, self._clock.callLater(self._timeout, time_out))
         await look
 
-    def _remember(self, user_id: str, seconds: float, is_locked: bool) -> None:
-        self._looks.remember(user_id, _Look(self._clock.seconds() + seconds, is_locked))
+    def _seen_now(self, link: Link | None) -> tuple[Link, object] | None:
+        """Return what an active account is seen in now; ``None`` if only its provider can tell."""
+        version = None if link is None else self._version_of(link.provider)
+        return None if link is None or version is None else (link, version)
+
+    def _remember(
+        self,
+        user_id: str,
+        seconds: float,
+        is_locked: bool = False,
+        seen: tuple[Link, object] | None = None,
+    ) -> None:
+        self._looks.remember(user_id, _Look(self._clock.seconds() + seconds, is_locked, seen))
 
     async def _enforce(self, session: SessionInfo, status: AccountStatus | None) -> None:
         """Raise unless the account's sessions go on. Revoke them all if it is gone."""
@@ -170,7 +197,7 @@ class AccountLooks:
                     return  # the store rejects a refresh of a session that has ended
                 raise UnknownToken from None
             if isinstance(error, AccountLocked):
-                self._remember(session.user_id, self._interval, is_locked=True)
+                self._remember(session.user_id, self._interval, True)
                 raise
             await self._end_all(session.user_id)
             raise UnknownToken from None

@@ -61,7 +61,10 @@ class IWatchedAccounts(Interface):
     def version() -> object:
         """Return a value that changes when the accounts may have changed.
 
-        It is called every second, so it has to be cheap.
+        It is called at every refresh, so it has to be cheap. While it stays the same, an account
+        that was active counts as active, and is not looked at again.
+
+        :return: ``None`` when it is not known.
         """
 
 

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from synapse_login_module.accounts.assembly import Watch, watch_over
 from synapse_login_module.accounts.linked import LinkedAccounts, StoreEndings
+from synapse_login_module.accounts.looking import no_version
 from synapse_login_module.accounts.metering import CountedEndings, sweep_meters
 from synapse_login_module.accounts.watch import Endings
 from synapse_login_module.audit import AuditLog
@@ -90,6 +91,7 @@ def build_server(
         buckets,
         host=delegation and delegation.sessions,
         end_all=delegation and delegation.sessions.end_all,
+        version_of=no_version if backends.watch is None else backends.watch.version_of,
     )
     if delegation is not None:
         delegation.sessions.lock_changed = service.looks.saw_lock

@@ -23,6 +23,7 @@ from synapse_login_module.web.responses import (
     TIMED_OUT,
     Response,
 )
+from synapse_login_module.web.sending import send_at_once
 from synapse_login_module.web.timeouts import TimeoutQueue
 from synapse_login_module.web.turns import Turns
 
@@ -206,6 +207,15 @@ class LoginChannel(HTTPChannel):
             self.transport.loseWriteConnection()
             self._networkProducer.resumeProducing()
             self.wait_in(self.site.leaving)
+
+    def send(self, data: bytes) -> None:
+        """Send a response: at once, as far as the system takes it.
+
+        A transport sends what is written to it in the reactor's next iteration.
+        """
+        unsent = send_at_once(self.transport, data)
+        if unsent:
+            self.write(unsent)
 
     def shed(self) -> None:
         """Refuse the request of this connection, so that its memory is released."""

@@ -32,14 +32,23 @@ class Clients:
     def __init__(self, trusted_proxies: Sequence[Network]) -> None:
         self._trusted = tuple(trusted_proxies)
         self._is_trusted = lru_cache(_REMEMBERED)(self._look_up)
+        self._remembered = lru_cache(_REMEMBERED)(self._find)
 
     def of(self, request: Request) -> Client:
         """Return the client of a request: the last hop that is no trusted proxy."""
-        peer = _peer(request.getClientAddress())
+        host = getattr(request.getClientAddress(), "host", "")
+        forwarded = _forwarded_for(request)
+        if len(forwarded) > _LONGEST_ADDRESS:
+            return self._find(host, forwarded)
+        return self._remembered(host, forwarded)
+
+    def _find(self, host: str, forwarded: str) -> Client:
+        """Find the client of a peer that has sent an ``X-Forwarded-For``."""
+        peer = _address(host)
         if peer is not None and not self._is_trusted(peer):
             return _client(peer)
         client = peer
-        for hop in reversed(_forwarded_for(request)):
+        for hop in reversed(forwarded.split(",")):
             if len(hop) > _LONGEST_ADDRESS:
                 break
             address = _address(hop)
@@ -100,8 +109,8 @@ def required_token(request: Request) -> str:
     return token
 
 
-def _forwarded_for(request: Request) -> list[str]:
-    return ",".join(_headers(request, b"X-Forwarded-For")).split(",")
+def _forwarded_for(request: Request) -> str:
+    return ",".join(_headers(request, b"X-Forwarded-For"))
 
 
 def _headers(request: Request, name: bytes) -> list[str]:

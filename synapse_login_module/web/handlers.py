@@ -113,14 +113,13 @@ class Handlers:
 
     async def tokenrefresh(self, request: Request) -> Response:
         """Handle ``POST /tokenrefresh``: refresh a session, strict."""
-        body = requests.parse(requests.RefreshBody, requests.read(request))
+        refresh_token = requests.refresh_token(request)
         take = required_token if self.require_access_token else optional_token
-        return await self._refresh(request, body.refresh_token, take(request), strict=True)
+        return await self._refresh(request, refresh_token, take(request), strict=True)
 
     async def refresh(self, request: Request) -> Response:
         """Handle ``POST /refresh``: refresh a session, lenient."""
-        body = requests.parse(requests.RefreshBody, requests.read(request))
-        return await self._refresh(request, body.refresh_token, None, strict=False)
+        return await self._refresh(request, requests.refresh_token(request), None, strict=False)
 
     async def logout(self, request: Request) -> Response:
         """Handle ``POST /logout``: end one session."""

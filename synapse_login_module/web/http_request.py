@@ -72,7 +72,7 @@ class HTTPRequest(Request):
         channel = self.channel
         channel.persistent = channel.persistent and not channel.site.draining
         self.startedWriting = 1
-        channel.write(
+        channel.send(
             response.to_bytes(self.clientproto, not channel.persistent, self.method != b"HEAD")
         )
         self.finish()

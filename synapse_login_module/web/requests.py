@@ -141,12 +141,6 @@ class _PhoneBody(Body):
     phone: Text
 
 
-class RefreshBody(Body):
-    """The body of a refresh."""
-
-    refresh_token: str
-
-
 class AuthBody(Body):
     """The body of a request with user-interactive authentication."""
 
@@ -211,10 +205,19 @@ def parse(model: type[B], payload: Mapping[str, Any], within: str = "") -> B:
 
 def login_type(payload: Mapping[str, Any]) -> str:
     """Read the ``type`` of a login."""
-    kind = payload.get("type")
-    if not isinstance(kind, str):
-        raise bad_field("type", "not a string" if "type" in payload else "Field required")
-    return kind
+    return _required_text(payload, "type")
+
+
+def refresh_token(request: Request) -> str:
+    """Read the body of a refresh, which is one token."""
+    return _required_text(read(request), "refresh_token")
+
+
+def _required_text(payload: Mapping[str, Any], key: str) -> str:
+    given = payload.get(key)
+    if not isinstance(given, str):
+        raise bad_field(key, "not a string" if key in payload else "Field required")
+    return given
 
 
 def login(

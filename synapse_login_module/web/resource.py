@@ -110,7 +110,7 @@ class Shared:
         send = self.send
 
         def send_with(request: Any, response: Response) -> object:
-            return send(request, replace(response, common=common))
+            return send(request, response._replace(common=common))
 
         return replace(self, send=send_with)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -66,11 +67,17 @@ FOR_ANY_ORIGIN = CommonHeaders.of({**CORS, b"Cache-Control": b"no-store"})
 FOR_SERVERS = CommonHeaders.of({b"Cache-Control": b"no-store"})
 """Of responses to other servers. Without CORS, no web page can read them."""
 
+
+@lru_cache(1)
+def _date(second: int) -> bytes:
+    """Write a time as a ``Date`` header does (RFC 9110, section 5.6.7): once for each second."""
+    return datetimeToString(second)
+
+
 _PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """One HTTP response.
 
     :param headers: those of its own: neither the common ones nor the type and the length of the
@@ -81,7 +88,7 @@ class Response:
     status: int
     body: bytes
     content_type: bytes = b"application/json"
-    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    headers: Mapping[bytes, bytes] = {}
     common: CommonHeaders = FOR_ANY_ORIGIN
 
     def to_bytes(self, version: bytes, is_last: bool, with_body: bool = True) -> bytes:
@@ -94,9 +101,9 @@ class Response:
             version,
             self.status,
             _PHRASES[self.status],
-            datetimeToString(),
+            _date(int(time.time())),
             self.common.lines,
-            _lines(self.own_headers()),
+            self._own_lines(),
             b"Connection: close\r\n" if is_last else b"",
             self.body if with_body else b"",
         )
@@ -115,6 +122,11 @@ class Response:
             b"Content-Type": self.content_type,
             b"Content-Length": b"%d" % len(self.body),
         }
+
+    def _own_lines(self) -> bytes:
+        if self.headers or self.status in (204, 304):
+            return _lines(self.own_headers())
+        return b"Content-Type: %b\r\nContent-Length: %d\r\n" % (self.content_type, len(self.body))
 
 
 Send = Callable[[Any, Response], object]

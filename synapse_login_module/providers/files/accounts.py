@@ -64,20 +64,13 @@ class FileProvider:
 
     def account_status(self, subject: str) -> Deferred[AccountStatus | None]:
         """Look at an account; see :class:`~synapse_login_module.interfaces.IPasswordProvider`."""
-
-        def status(directory: UserIndex) -> AccountStatus | None:
-            parsed = UserId.parse(subject, self._server_name)
-            known = parsed.server_name == self._server_name
-            user = directory.users.get(parsed.localpart) if known else None
-            return None if user is None else user.status
-
-        return self._current().addCallback(status)
+        return self._current().addCallback(self._status_in, subject)
 
     def version(self) -> object:
         """Return a value that changes with the file; see
         :class:`~synapse_login_module.interfaces.IWatchedAccounts`.
         """
-        return None if self._file is None else stamp_of(self._file.path)
+        return "configured" if self._file is None else stamp_of(self._file.path)
 
     def count_accounts(self) -> Deferred[int]:
         """Fire with the number of accounts."""
@@ -103,6 +96,12 @@ class FileProvider:
             found = f"{sum(weak.values())} that are guessed fast if stolen: {kinds}"
             yield warning("hashes", found, "set these passwords anew, with hash-password")
 
+    def _status_in(self, directory: UserIndex, subject: str) -> AccountStatus | None:
+        parsed = UserId.parse(subject, self._server_name)
+        known = parsed.server_name == self._server_name
+        user = directory.users.get(parsed.localpart) if known else None
+        return None if user is None else user.status
+
     async def _authenticate(self, identifier: Identifier, password: str) -> Account | None:
         directory = await self._current()
         name = directory.find(identifier, self._server_name)
@@ -124,13 +123,19 @@ class FileProvider:
 
     def _current(self) -> Deferred[UserIndex]:
         """Fire with the current accounts."""
-        current = succeed(self._directory) if self._watched is None else self._watched.current()
-        return current.addCallback(self._tell_kind)
+        if self._watched is None:
+            return succeed(self._directory)
+        return self._watched.current().addCallback(self._take_over)
 
-    def _tell_kind(self, directory: UserIndex) -> UserIndex:
+    def _take_over(self, directory: UserIndex) -> UserIndex:
+        if directory is not self._directory:
+            self._directory = directory
+            self._tell_kind(directory)
+        return directory
+
+    def _tell_kind(self, directory: UserIndex) -> None:
         for kind, _ in directory.kinds.most_common(1):
             self._hashing.report_kind(kind.ruled(self._normalize, self._pepper), self)
-        return directory
 
     def _watch(self, file: ReadFile[UserIndex], environment: Environment) -> WatchedFile[UserIndex]:
         """Watch a file. A version that has lost its last account counts as a mistake, since it
