@@ -23,7 +23,7 @@ from synapse_login_module.web.responses import (
     TIMED_OUT,
     Response,
 )
-from synapse_login_module.web.sending import send_at_once
+from synapse_login_module.web.sending import Sending, can_send, send_now
 from synapse_login_module.web.timeouts import TimeoutQueue
 from synapse_login_module.web.turns import Turns
 
@@ -51,6 +51,7 @@ class ChannelSite(Protocol):
     :ivar leaving: the channels that are being closed.
     :ivar budget: limits what the channels hold in memory.
     :ivar turns: begins the requests.
+    :ivar sending: has the channels send their responses.
     """
 
     resource: Any
@@ -61,6 +62,7 @@ class ChannelSite(Protocol):
     leaving: TimeoutQueue[LoginChannel]
     budget: Budget[LoginChannel]
     turns: Turns[HTTPRequest]
+    sending: Sending[LoginChannel]
 
     def network_of_request(self, request: Request) -> str:
         """Name the network that a request comes from."""
@@ -95,11 +97,13 @@ class LoginChannel(HTTPChannel):
     _waiting: TimeoutQueue[LoginChannel] | None = None
     _done: Request | None = None
     _probing: IDelayedCall | None = None
+    _unsent = b""
 
     def connectionMade(self) -> None:
         """Start to wait for a request, and count in at the site."""
         super().connectionMade()
         self._host: IAddress = self.transport.getHost()
+        self._can_send = can_send(self.transport)
         _limit_buffer(self.transport)
         self.wait_in(self.site.idle)
         self.site.channel_made(self)
@@ -200,6 +204,7 @@ class LoginChannel(HTTPChannel):
             return
         self.refused = True
         self._discard()
+        self.send_held()
         self.transport.write(response.to_bytes(b"HTTP/1.1", is_last=True))
         if self.isSecure():
             self.loseConnection()
@@ -208,14 +213,24 @@ class LoginChannel(HTTPChannel):
             self._networkProducer.resumeProducing()
             self.wait_in(self.site.leaving)
 
-    def send(self, data: bytes) -> None:
-        """Send a response: at once, as far as the system takes it.
+    def send(self, response: bytes) -> None:
+        """Send a response with those of other connections, in the reactor's next iteration."""
+        if not self._can_send:
+            self.transport.write(response)
+            return
+        if not self._unsent:
+            self.site.sending.add(self)
+        self._unsent += response
 
-        A transport sends what is written to it in the reactor's next iteration.
-        """
-        unsent = send_at_once(self.transport, data)
-        if unsent:
-            self.write(unsent)
+    def send_held(self) -> None:
+        """Send the responses that are held back. All else that is sent comes after them."""
+        held, self._unsent = self._unsent, b""
+        if held:
+            send_now(self.transport, held)
+
+    def _send100Continue(self) -> None:
+        self.send_held()
+        super()._send100Continue()
 
     def shed(self) -> None:
         """Refuse the request of this connection, so that its memory is released."""
@@ -319,17 +334,20 @@ class LoginChannel(HTTPChannel):
     def loseConnection(self) -> None:
         """Close once everything is written, or when the timeout is over."""
         self.wait_in(self.site.leaving)
+        self.send_held()
         super().loseConnection()
 
     def abort(self) -> None:
         """Close at once."""
         self._done = None
+        self._unsent = b""
         self.wait_in(None)
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Release everything, and count out at the site."""
         self._done = None
+        self._unsent = b""
         self.wait_in(None)
         self._discard()
         if self._probing is not None and self._probing.active():

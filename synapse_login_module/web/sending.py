@@ -1,26 +1,68 @@
-"""Sending without a turn of the reactor."""
+"""Sending responses, those of one turn of the reactor together.
+
+A transport of Twisted asks the reactor to watch its socket when something is written to it, and to
+watch it no longer once that is sent. For a response that fits into the socket's buffer, as nearly
+all do, this takes longer than the sending itself.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.tcp import Connection
 
+C = TypeVar("C")
 
-def send_at_once(transport: Any, data: bytes) -> bytes:
-    """Send as much of the data as the system takes now, and return the rest.
 
-    A transport of Twisted sends what is written to it in the reactor's next iteration. For that it
-    asks the reactor to watch its socket, and then to watch it no longer, which takes as long as the
-    sending. That is spared where nothing waits to be sent before this.
+class Sending(Generic[C]):
+    """Has connections send what they hold back, in the next turn of the reactor.
 
-    :param transport: the transport of a protocol. All but a connection of Twisted's without TLS
-        sends nothing here.
+    A client that gets its response at once may send its next request while this turn still makes
+    the responses of others. That wakes processes one by one, and costs more than it brings.
+
+    :param send: called with each connection.
+    :param reactor: schedules the next turn.
     """
-    if not isinstance(transport, Connection) or transport.TLS or not transport.connected:
-        return data
-    if transport.dataBuffer or transport._tempDataBuffer or transport.disconnecting:
-        return data
-    sent = transport.writeSomeData(data)
-    # A connection that is lost is left to the reactor, which has its protocol told.
-    return data[sent:] if isinstance(sent, int) and sent > 0 else data
+
+    def __init__(self, send: Callable[[C], object], reactor: IReactorTime) -> None:
+        self._send = send
+        self._reactor = reactor
+        self._holding: list[C] = []
+        self._timer: IDelayedCall | None = None
+
+    def add(self, one: C) -> None:
+        """Have a connection send in the next turn."""
+        self._holding.append(one)
+        if self._timer is None:
+            self._timer = self._reactor.callLater(0, self._send_all)
+
+    def stop(self) -> None:
+        """Cancel the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _send_all(self) -> None:
+        self._timer = None
+        holding, self._holding = self._holding, []
+        for each in holding:
+            self._send(each)
+
+
+def can_send(transport: Any) -> bool:
+    """Say whether :func:`send_now` may be called: on a connection of Twisted's without TLS."""
+    return isinstance(transport, Connection) and not transport.TLS
+
+
+def send_now(transport: Any, data: bytes) -> None:
+    """Send data, and have the transport send what the system does not take now."""
+    waits = transport.dataBuffer or transport._tempDataBuffer
+    if transport.connected and not transport.disconnecting and not waits:
+        sent = transport.writeSomeData(data)
+        # A connection that is lost is left to the reactor, which has its protocol told.
+        if isinstance(sent, int) and sent > 0:
+            data = data[sent:]
+    if data:
+        transport.write(data)

@@ -18,6 +18,7 @@ from synapse_login_module.common.repeats import OncePerPeriod
 from synapse_login_module.web.budget import Budget
 from synapse_login_module.web.channel import LoginChannel
 from synapse_login_module.web.http_request import HTTPRequest
+from synapse_login_module.web.sending import Sending
 from synapse_login_module.web.timeouts import TimeoutQueue
 from synapse_login_module.web.turns import Turns
 
@@ -80,6 +81,7 @@ class LoginSite(Site):
         self._evicted = evicted
         self.network_of_request = network_of_request
         self.turns: Turns[HTTPRequest] = Turns(HTTPRequest.begin, reactor)
+        self.sending: Sending[LoginChannel] = Sending(LoginChannel.send_held, reactor)
         self.channels: set[LoginChannel] = set()
         self._networks: defaultdict[str, set[LoginChannel]] = defaultdict(set)
         self.idle = TimeoutQueue(limits.idle_timeout, LoginChannel.loseConnection, reactor)
@@ -178,6 +180,7 @@ class LoginSite(Site):
         for queue in self._queues:
             queue.stop()
         self.turns.stop()
+        self.sending.stop()
         if self._drained is not None:
             drained, self._drained = self._drained, None
             drained.callback(None)

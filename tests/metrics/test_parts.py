@@ -125,7 +125,7 @@ class StoreTests(Measured):
 
     def commit(self, connect: str, sql: str = "PRAGMA user_version = 1") -> None:
         """Run two pieces of work in one commit."""
-        thread = GroupCommitThread(lambda: _with_table(connect), _ignored, self.metrics)
+        thread = GroupCommitThread(lambda: _with_table(connect), _ignored, _ignored, self.metrics)
         thread.start()
         ran = [thread.run(lambda connection: connection.execute(sql).fetchone()) for _ in range(2)]
         thread.stop()

@@ -31,6 +31,12 @@ class ThreadCalls:
         """Keep a call."""
         self._calls.put(lambda: function(*arguments))
 
+    def callLater(
+        self, seconds: float, function: Callable[..., object], *arguments: object
+    ) -> None:
+        """Keep a call, for the next turn."""
+        self._calls.put(lambda: function(*arguments))
+
     def deliver(self, count: int = 1) -> None:
         """Make ``count`` calls; raise ``queue.Empty`` when they do not come."""
         for _ in range(count):
@@ -79,7 +85,7 @@ class GroupCommitTestCase(SynchronousTestCase):
         connection = sqlite3.connect(self.path)
         connection.execute("CREATE TABLE items (name TEXT UNIQUE NOT NULL)")
         connection.close()
-        self.thread = GroupCommitThread(self.connect, self.call_from_thread)
+        self.thread = GroupCommitThread(self.connect, self.call_from_thread, self.calls.callLater)
         self.started = False
         self.addCleanup(self.stop)
 
