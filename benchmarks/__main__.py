@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import delegation, figures, homeserver, measure, metrics, plots, sweep
 from benchmarks.figures import Row, Run
-from benchmarks.measure import Size
+from benchmarks.size import Size
 from tests.support.postgresql import release
 
 _POSTGRESQL = "postgresql"

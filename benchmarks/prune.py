@@ -24,10 +24,10 @@ from typing import Any
 import psycopg
 
 from benchmarks import sessions
+from benchmarks.driving import drive
 from benchmarks.figures import CONNECTIONS
 from benchmarks.load import CHAIN, Result
-from benchmarks.measure import cluster, drive
-from benchmarks.servers import MeasuredServer, login_service
+from benchmarks.servers import MeasuredServer, cluster, login_service
 from synapse_login_module.stores.sqlite_connection import connect
 from synapse_login_module.tokens.over import ENDED
 from tests.support import REPOSITORY

@@ -18,8 +18,9 @@ from math import sqrt
 from pathlib import Path
 from statistics import median, quantiles
 
-from benchmarks import hash_timing, homeserver
+from benchmarks import hash_timing, synapses
 from benchmarks.backends import BACKENDS, GONE, LOCKED, TWIN
+from benchmarks.machine import processor_time
 from benchmarks.servers import PASSWORD, USER, login_service
 
 ALLOWED = 0.03
@@ -84,16 +85,16 @@ def _in_synapse(folder: Path, rounds: int, cost: int) -> list[bool]:
     bodies = {
         "linked": _password(USER),
         "has never logged in": _password("first"),
-        "local password": _password(homeserver.LOCAL_USER),
+        "local password": _password(synapses.LOCAL_USER),
         "both passwords": _password("both"),
         "unknown user": _password("nobody"),
         "linked, by e-mail": _email(USER),
-        "local password, by e-mail": _email(homeserver.LOCAL_USER),
+        "local password, by e-mail": _email(synapses.LOCAL_USER),
         "both passwords, by e-mail": _email("both"),
         "unknown e-mail address": _email("nobody"),
     }
     results = []
-    with homeserver.with_accounts(folder, cost) as synapse:
+    with synapses.with_accounts(folder, cost) as synapse:
         for name, listener in (("module", synapse.module), ("Synapse", synapse.own)):
             connection = HTTPConnection("127.0.0.1", listener.port)
             taken = _measure(connection, bodies, rounds, synapse.pid)
@@ -205,18 +206,12 @@ def _measure(
     for _ in range(rounds):
         random.shuffle(kinds)
         for kind in kinds:
-            before, began = _processor_time(pid), time.perf_counter()
+            before, began = processor_time(pid), time.perf_counter()
             _ask(connection, _PATH, bodies[kind], status=403)
             waited[kind].append((time.perf_counter() - began) * 1000)
-            worked[kind].append(_processor_time(pid) - before)
-    known = {"the processor works": worked} if _processor_time(pid) else {}
+            worked[kind].append((processor_time(pid) - before) * 1000)
+    known = {"the processor works": worked} if processor_time(pid) else {}
     return {_WAITED: waited, **known}
-
-
-def _processor_time(pid: int) -> float:
-    """Return the milliseconds that a process's threads have run; 0 without ``schedstat``."""
-    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(each.read_text().split()[0]) for each in threads) / 1e6
 
 
 def _report(what: str, times: Times, judged: bool = True) -> bool:
