@@ -41,7 +41,7 @@ class Row:
     """
 
     what: str
-    here: str
+    here: str = ""
     yardstick: str = ""
     ratio: float | None = None
     low: float | None = None

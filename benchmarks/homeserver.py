@@ -23,6 +23,8 @@ from benchmarks.synapses import CHEAP, LOCAL_USER, Synapse, login_request, pair,
 _MOST = 1.1
 _MOST_IN_STORM = 1.5
 _LEAST_ALONE = 10.0
+_FEW = 100
+"""So few requests have no 99th percentile."""
 
 
 def refreshes(folder: Path, size: Size) -> Iterator[Row]:
@@ -191,6 +193,8 @@ def rows(
 ) -> Iterator[Row]:
     """Yield rows of the times of a request, and at several connections one of the rate.
 
+    A run of few requests has no row of its p99.
+
     :param here: the name of the side.
     :param yardstick: the name of the side that it is compared with.
     :param most: the limit for the ratio of the times, and its inverse for that of the rates.
@@ -207,6 +211,8 @@ def rows(
             quiet=True,
         )
     for name, figure in (("p50", p50), ("p99", p99)):
+        if name == "p99" and rounds.made[here][0].requests < _FEW:
+            continue
         yield rounds.compared(
             f"{what}, {name}, {at}",
             here,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from dataclasses import replace
 from functools import partial
+from io import StringIO
 from itertools import count as counter
 from math import comb
 from statistics import median
@@ -13,10 +16,10 @@ from xml.etree import ElementTree
 
 from hypothesis import given
 from hypothesis.strategies import floats, integers, lists
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from benchmarks import figures, machine, plots
-from benchmarks.figures import Row, Run
+from benchmarks import figures, machine, plots, running
+from benchmarks.figures import FAILED, Row, Run
 from benchmarks.machine import Processors
 from benchmarks.rounds import Rounds, interleaved
 from benchmarks.spread import MISSED, NEAR, REACHED, SURE, judge, spread
@@ -214,6 +217,64 @@ class RoundsTests(SynchronousTestCase):
         """A side alone is held against a limit in its own unit."""
         row = Rounds({"here": [1.0, 2.0, 1.5]}).measured("p99", "here", float, most=2, unit="ms")
         self.assertEqual((row.here, row.reach, row.verdict), ("1.5 ms", "<= 2 ms", REACHED))
+
+
+class RunningTests(SynchronousTestCase):
+    """Measurements one after the other."""
+
+    def _rows(self, *measurements: Callable[[], Iterator[Row]]) -> tuple[list[Row], str]:
+        """Return the rows, and what was printed."""
+        said = StringIO()
+        with redirect_stderr(said):
+            rows = running.run({f"number {n}": each for n, each in enumerate(measurements, 1)})
+        return rows, said.getvalue()
+
+    def test_failure(self) -> None:
+        """One that fails keeps the rows that it has made, and does not end the others."""
+
+        def broken() -> Iterator[Row]:
+            yield STORM
+            raise ValueError("it does not start")
+
+        rows, said = self._rows(broken, lambda: iter([RATE]))
+        self.assertEqual(rows, [STORM, Row("number 1", verdict=FAILED), RATE])
+        self.assertIn("it does not start", said)
+        self.assertIn("number 2 (2 of 2, ", said)
+
+    def test_missing_program(self) -> None:
+        """One that needs a program that is not there is left out."""
+
+        def without() -> Iterator[Row]:
+            raise SkipTest("slapd is not installed")
+            yield RATE
+
+        rows, said = self._rows(without, lambda: iter([RATE]))
+        self.assertEqual(rows, [RATE])
+        self.assertIn("number 1: left out: slapd is not installed", said)
+
+    def test_exit_status(self) -> None:
+        """The command fails when a measurement has failed, and writes the others' figures."""
+        folder = temporary_folder(self)
+        figures.write(folder / "a.json", [Run("a", [RATE, Row("the storm", verdict=FAILED)])])
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks", "--from", folder / "a.json", "--plot", folder],
+            cwd=REPOSITORY,
+            capture_output=True,
+            timeout=120,
+        )
+        self.assertEqual(done.returncode, 1)
+        self.assertTrue((folder / "rates.svg").exists())
+
+    def test_publish(self) -> None:
+        """What is published is of all measurements."""
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks", "--publish", "--only", "storm"],
+            cwd=REPOSITORY,
+            capture_output=True,
+            timeout=120,
+        )
+        self.assertEqual(done.returncode, 2)
+        self.assertIn(b"leave out --only", done.stderr)
 
 
 class ProcessorsTests(SynchronousTestCase):
