@@ -105,8 +105,14 @@ def cells(row: Row) -> tuple[str, ...]:
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
     known = ""
     if row.low is not None and row.high is not None and row.low < row.high:
-        known = f"{row.low:.2f} to {row.high:.2f}"
+        digits = _digits(row.here) if row.ratio is None else 2
+        known = f"{row.low:.{digits}f} to {row.high:.{digits}f}"
     return what, row.here, row.yardstick, ratio, known, row.reach, row.verdict
+
+
+def _digits(figure: str) -> int:
+    """Return the number of digits after a figure's decimal point."""
+    return len(figure.partition(" ")[0].partition(".")[2])
 
 
 def into(document: str, runs: Sequence[Run]) -> str:

@@ -87,6 +87,8 @@ class FiguresTests(SynchronousTestCase):
     def test_known(self) -> None:
         """A row says how well its ratio is known."""
         self.assertIn("| 0.63 | 0.62 to 0.65 | >= 0.6 | reached |", _text(RATE))
+        alone = Row("p99", "1.5 ms", low=1.44, high=1.8)
+        self.assertIn("| 1.5 ms | | | 1.4 to 1.8 |", _text(alone))
 
     def test_busy(self) -> None:
         """A row that needs a quiet machine says when it was not quiet; the others do not."""
