@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
-import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -18,18 +15,15 @@ from benchmarks import introspection as introspecting
 from benchmarks import servers, sessions
 from benchmarks.driving import STORM, Storm, drive, generator, login_lines, p50, p99, rate
 from benchmarks.figures import CONNECTIONS, Row
-from benchmarks.load import CHAIN, GET, INTROSPECT, LOGIN, SCATTER, Result
+from benchmarks.load import CHAIN, GET, INTROSPECT, LOGIN, Result
 from benchmarks.rounds import Rounds, interleaved
 from benchmarks.servers import PASSWORD, MeasuredServer, cluster
+from benchmarks.shares import pairs, parts, shares
 from benchmarks.size import Size
-from benchmarks.spread import judge
 from synapse_login_module.passwords import check_password, hash_password
-
-IDLE_CONNECTIONS = 1000
 
 _IN_POSTGRESQL = 100_000
 """The number of sessions there. More would take minutes to fill, but not more bytes each."""
-_MOST_BYTES = 160
 
 
 def refreshes(folder: Path, size: Size) -> Iterator[Row]:
@@ -46,7 +40,7 @@ def postgresql(folder: Path, size: Size) -> Iterator[Row]:
         lines = sessions.fill_postgresql(folder, dsn, _IN_POSTGRESQL, 1000)
         used = sessions.bytes_in_postgresql(dsn) / _IN_POSTGRESQL
         yield Row(f"PostgreSQL: bytes a session, {_IN_POSTGRESQL:,} sessions", f"{used:.0f}")
-        calm, stormy = _parts(lines, 2)
+        calm, stormy = parts(lines, 2)
         with servers.bare(folder) as bare, servers.login_service(folder, dsn=dsn) as service:
             what = "PostgreSQL: /tokenrefresh"
             yield from _refreshes(what, bare, service, calm, size, least=0.75)
@@ -66,10 +60,10 @@ def _refreshes(
 ) -> Iterator[Row]:
     drive(bare, CHAIN, lines, size.refreshes // 4)
     drive(service, CHAIN, lines[-CONNECTIONS:], size.refreshes // 4)
-    shares = list(_shares(lines, size.rounds))
+    mine = list(shares(lines, size.rounds))
 
     def run(server: MeasuredServer, number: int) -> Result:
-        return drive(server, CHAIN, shares[number], size.refreshes)
+        return drive(server, CHAIN, mine[number], size.refreshes)
 
     rounds = interleaved(size.rounds, {"bare": partial(run, bare), "here": partial(run, service)})
     yield from _against_bare(what, rounds, least)
@@ -153,15 +147,15 @@ def storm(folder: Path, size: Size) -> Iterator[Row]:
 
 def _storm(what: str, service: MeasuredServer, lines: Sequence[bytes], size: Size) -> Iterator[Row]:
     drive(service, CHAIN, lines[-CONNECTIONS:], size.refreshes // 4)
-    shares = list(_shares(lines, size.rounds))
+    mine = list(shares(lines, size.rounds))
 
     def calm(number: int) -> Result:
-        return drive(service, CHAIN, shares[number], size.refreshes)
+        return drive(service, CHAIN, mine[number], size.refreshes)
 
     def stormy(number: int) -> Result:
         with Storm(service):
             # The calm run refreshes its sessions, so the storm needs others.
-            return drive(service, CHAIN, shares[number][CONNECTIONS:], size.refreshes)
+            return drive(service, CHAIN, mine[number][CONNECTIONS:], size.refreshes)
 
     rounds = interleaved(size.rounds, {"calm": calm, "storm": stormy})
     for name, figure, most in (("p50", p50, None), ("p99", p99, 1.5)):
@@ -184,91 +178,16 @@ def _storm(what: str, service: MeasuredServer, lines: Sequence[bytes], size: Siz
     )
 
 
-def memory(folder: Path, size: Size) -> Iterator[Row]:
-    """Measure resident memory, without and with idle connections."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = IDLE_CONNECTIONS + 256
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
-    with servers.bare(folder) as bare, servers.login_service(folder) as service:
-        found: dict[str, tuple[int, int]] = {}
-        for name, server in (("bare", bare), ("service", service)):
-            idle = server.memory
-            with ExitStack() as stack:
-                for _ in range(IDLE_CONNECTIONS):
-                    stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-                # The server accepts in order, so it has accepted all connections before this one.
-                drive(server, CHAIN, [b"x y"], 1, 1)
-                found[name] = idle, server.memory
-    for index, (what, most) in enumerate(
-        (("idle", 60), (f"with {IDLE_CONNECTIONS} idle connections", 64))
-    ):
-        here, yardstick = (found[name][index] / 1e6 for name in ("service", "bare"))
-        yield Row(
-            f"memory {what}, against the bare resource",
-            f"{here:.0f} MB",
-            f"{yardstick:.0f} MB",
-            here / yardstick,
-            reach=f"<= {most} MB",
-            verdict=judge(here, here, None, most),
-        )
-
-
-def start_up(folder: Path, size: Size) -> Iterator[Row]:
-    """Measure the time from the start of the process to the first response."""
-
-    def run(make: Callable[[Path], MeasuredServer], _: int) -> float:
-        with make(folder) as server:
-            return server.start_up
-
-    sides = {"bare": partial(run, servers.bare), "here": partial(run, servers.login_service)}
-    what = "start-up, against the bare resource"
-    rounds = interleaved(size.rounds, sides)
-    yield rounds.compared(what, "here", "bare", float, unit="s", digits=2, quiet=True)
-
-
-def growth(folder: Path, size: Size) -> Iterator[Row]:
-    """Compare refreshes of random sessions in databases of different sizes."""
-    counts = sorted(size.sessions)
-    sample = size.rounds * min(size.refreshes, counts[0] // size.rounds)
-    sides: dict[str, Callable[[int], Result]] = {}
-
-    def run(service: MeasuredServer, parts: Sequence[Sequence[bytes]], number: int) -> Result:
-        return drive(service, SCATTER, parts[number], len(parts[number]))
-
-    with ExitStack() as stack:
-        for count in counts:
-            place = folder / str(count)
-            place.mkdir()
-            lines = sessions.fill(place, count, sample)
-            used = sessions.bytes_on_disk(place) / count
-            service = stack.enter_context(servers.login_service(place))
-            sides[f"{count:,}"] = partial(run, service, _parts(lines, size.rounds))
-            # The pages of empty tables count for much among the fewest.
-            most = _MOST_BYTES if count > counts[0] else None
-            yield Row(
-                f"bytes a session on disk, {count:,} sessions",
-                f"{used:.0f}",
-                reach="" if most is None else f"<= {most}",
-                verdict=judge(used, used, None, most),
-            )
-        rounds = interleaved(size.rounds, sides)
-    fewest, *more = sides
-    for name in more:
-        what = f"/tokenrefresh p50 at {name} sessions, against {fewest}"
-        yield rounds.compared(what, name, fewest, p50, unit="ms", most=1.1, quiet=True)
-
-
 def workers(folder: Path, size: Size) -> Iterator[Row]:
     """Compare one process, one worker and two: in refreshes, for which SQLite takes one writer at a
     time, and in looking a token up, which writes nothing.
     """
     lines = sessions.fill(folder, 1000, 1000)
     looked_up = [b"v3/account/whoami " + line.partition(b" ")[0] for line in lines[-CONNECTIONS:]]
-    pairs = _pairs(lines[:-CONNECTIONS])
+    unused = pairs(lines[:-CONNECTIONS])
 
     def run(count: int | None, _: int) -> dict[str, Result]:
-        warm_up, mine = next(pairs)
+        warm_up, mine = next(unused)
         with servers.login_service(folder, workers=count) as service:
             drive(service, CHAIN, warm_up, size.refreshes // 4)
             return {
@@ -314,20 +233,3 @@ def _bcrypt_rate(password_hash: str, count: int, threads: int) -> float:
         began = time.perf_counter()
         list(pool.map(lambda _: check_password(PASSWORD, password_hash, ""), range(count)))
         return count / (time.perf_counter() - began)
-
-
-def _shares(lines: Sequence[bytes], rounds: int) -> Iterator[Sequence[bytes]]:
-    """Split the sessions by round, with enough for two runs each."""
-    for index in range(rounds):
-        yield lines[index * 2 * CONNECTIONS : (index + 1) * 2 * CONNECTIONS]
-
-
-def _pairs(lines: Sequence[bytes]) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
-    """Yield the sessions for two runs, different ones each time."""
-    for mine in _shares(lines, len(lines) // (2 * CONNECTIONS)):
-        yield mine[:CONNECTIONS], mine[CONNECTIONS:]
-
-
-def _parts(lines: Sequence[bytes], parts: int) -> list[Sequence[bytes]]:
-    each = len(lines) // parts
-    return [lines[index * each : (index + 1) * each] for index in range(parts)]
