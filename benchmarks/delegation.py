@@ -17,7 +17,7 @@ from benchmarks import servers
 from benchmarks.driving import Listening, drive
 from benchmarks.engines import Engine, engines
 from benchmarks.figures import CONNECTIONS, Row
-from benchmarks.homeserver import logging_in, login_count, rows, run_length
+from benchmarks.homeserver import costs, logging_in, login_count, rows, run_length
 from benchmarks.load import EACH, GET, Result
 from benchmarks.rounds import interleaved
 from benchmarks.servers import SERVER_NAME, USER, MeasuredServer
@@ -57,7 +57,7 @@ def logins(folder: Path, size: Size) -> Iterator[Row]:
     its sessions in the same kind of database as the two Synapses.
     """
     for engine in engines(size):
-        for cost in (CHEAP, size.cost):
+        for cost in costs(engine, size):
             with (
                 running_synapse(folder, "module", engine, cost, module_config(cost)) as inside,
                 _delegation(folder, engine, cost) as delegation,
@@ -91,12 +91,13 @@ def tokens(folder: Path, size: Size) -> Iterator[Row]:
             _delegation(folder, engine, CHEAP) as delegation,
         ):
             for connections in (1, CONNECTIONS):
-                using = _Using(delegation, plain, run_length(size, connections), connections)
+                count = run_length(size, connections) // 2
+                using = _Using(delegation, plain, count, connections)
                 rounds = interleaved(
                     size.rounds,
                     {
-                        "delegating": partial(using.run, "delegating", size.refreshes),
-                        "plain": partial(using.run, "plain", size.refreshes),
+                        "delegating": partial(using.run, "delegating", size.refreshes // 2),
+                        "plain": partial(using.run, "plain", size.refreshes // 2),
                     },
                 )
                 for use in ("first use", "later uses"):

@@ -78,8 +78,7 @@ def _rows(what: str, made: Rounds[Taken], works: bool = True) -> Iterator[Row]:
         medians = {kind: median(map(figure, each)) for kind, each in made.made.items()}
         cheapest, dearest = (pick(medians, key=medians.__getitem__) for pick in (min, max))
         yield made.compared(
-            f"{what}, {time_of}: {dearest}, against {cheapest} (of {len(medians)} kinds, the two"
-            " that differ most)",
+            f"{what}, {time_of}: {dearest}, against {cheapest}",
             dearest,
             cheapest,
             figure,
