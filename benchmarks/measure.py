@@ -87,7 +87,7 @@ def introspection(folder: Path, size: Size) -> Iterator[Row]:
             size.rounds, {"bare": partial(run, bare), "here": partial(run, service)}
         )
     yield from _against_bare("introspections", rounds, 0.9)
-    what = f"introspections p99, {CONNECTIONS} connections"
+    what = f"introspections p99 alone, {CONNECTIONS} connections"
     yield rounds.measured(what, "here", p99, most=2, unit="ms", quiet=True)
 
 
@@ -104,7 +104,7 @@ def _against_bare(what: str, rounds: Rounds[Result], least: float) -> Iterator[R
     yield rounds.compared(f"{what} p50", "here", "bare", p50, unit="ms", quiet=True)
     yield rounds.compared(f"{what} p99", "here", "bare", p99, unit="ms", quiet=True)
     yield rounds.compared(
-        "the load generator's share of a core: here, and at the bare resource",
+        f"{what}: the load generator's share of a core, here and at the bare resource",
         "here",
         "bare",
         generator,

@@ -28,7 +28,7 @@ WRONG, UNKNOWN = "wrong password", "unknown user"
 MILLISECONDS_TO_BACKEND = 10.0
 
 _PATH = "/_matrix/client/v3/login"
-_TIMES_ROUNDS = 3
+_TIMES_ROUNDS = 2
 """Rounds here are short, and three per cent need many of them."""
 
 
