@@ -52,7 +52,7 @@ def standalone(folder: Path, size: Size) -> Iterator[Row]:
 def in_synapse(folder: Path, size: Size) -> Iterator[Row]:
     """Compare those of the module, at its own listener and at Synapse's."""
     for name, made in of_synapse(folder, _TIMES_ROUNDS * size.rounds, size.cost):
-        yield from _rows(f"rejected login at the {name}", made)
+        yield from _rows(f"rejected login inside Synapse, {name}'s listener", made)
 
 
 def at_backends(folder: Path, size: Size) -> Iterator[Row]:
