@@ -40,7 +40,9 @@ class SQLiteDatabase:
     """
 
     def __init__(self, path: Path, reactor: Any, metrics: Metrics) -> None:
-        self.thread = GroupCommitThread(lambda: connect(path), reactor.callFromThread, metrics)
+        self.thread = GroupCommitThread(
+            lambda: connect(path, timeout=0), reactor.callFromThread, metrics
+        )
         self.reader = SQLiteReader(lambda: connect(path), reactor)
         self.start = self.thread.start
         self.stop = self.thread.stop
