@@ -28,6 +28,7 @@ from benchmarks import (
     resources,
     running,
     sweep,
+    workers,
 )
 from benchmarks.figures import FAILED, Row, Run
 from benchmarks.size import Size
@@ -46,7 +47,7 @@ _MEASUREMENTS: dict[str, Callable[[Path, Size], Iterator[Row]]] = {
     "memory": resources.memory,
     "start-up": resources.start_up,
     "growth": resources.growth,
-    "workers": measure.workers,
+    "workers": workers.workers,
     "metrics": metrics.refreshes,
     "pruning": prune.pruning,
     "timing": refusals.standalone,

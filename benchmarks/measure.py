@@ -7,18 +7,16 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
-from statistics import median
 
 from benchmarks import introspection as introspecting
 from benchmarks import servers, sessions
 from benchmarks.driving import STORM, Storm, drive, generator, login_lines, p50, p99, rate
 from benchmarks.figures import CONNECTIONS, Row
-from benchmarks.load import CHAIN, GET, INTROSPECT, LOGIN, Result
+from benchmarks.load import CHAIN, INTROSPECT, LOGIN, Result
 from benchmarks.rounds import Rounds, interleaved
 from benchmarks.servers import PASSWORD, MeasuredServer, cluster
-from benchmarks.shares import pairs, parts, shares
+from benchmarks.shares import parts, shares
 from benchmarks.size import Size
 from synapse_login_module.passwords import check_password, hash_password
 
@@ -176,48 +174,6 @@ def _storm(what: str, service: MeasuredServer, lines: Sequence[bytes], size: Siz
         least=0.9,
         quiet=True,
     )
-
-
-def workers(folder: Path, size: Size) -> Iterator[Row]:
-    """Compare one process, one worker and two: in refreshes, for which SQLite takes one writer at a
-    time, and in looking a token up, which writes nothing.
-    """
-    lines = sessions.fill(folder, 1000, 1000)
-    looked_up = [b"v3/account/whoami " + line.partition(b" ")[0] for line in lines[-CONNECTIONS:]]
-    unused = pairs(lines[:-CONNECTIONS])
-
-    def run(count: int | None, _: int) -> dict[str, Result]:
-        warm_up, mine = next(unused)
-        with servers.login_service(folder, workers=count) as service:
-            drive(service, CHAIN, warm_up, size.refreshes // 4)
-            return {
-                "/tokenrefresh": drive(service, CHAIN, mine, size.refreshes),
-                "/account/whoami": drive(service, GET, looked_up, size.refreshes),
-            }
-
-    rounds = interleaved(
-        size.rounds, {"without": partial(run, None), "1": partial(run, 1), "2": partial(run, 2)}
-    )
-    cores = len(os.sched_getaffinity(0))
-    for what in ("/tokenrefresh", "/account/whoami"):
-        of = rounds.each(itemgetter(what))
-        for count in ("1", "2"):
-            for name, figure, unit in (("rate", rate, ""), ("p99", p99, "ms")):
-                yield of.compared(
-                    f"{what} {name}, --workers {count}, against one process without",
-                    count,
-                    "without",
-                    figure,
-                    unit=unit,
-                    quiet=True,
-                )
-        # One process keeps a core busy, and the load generator a part of another core.
-        most = median(min(2.0, cores / (1 + each.cpu)) for each in of.made["without"])
-        yield Row(
-            f"{what} rate, 2 workers: the most that the load generator leaves room for",
-            "",
-            ratio=most,
-        )
 
 
 def _hashes(size: Size, threads: int) -> int:

@@ -13,12 +13,6 @@ def shares(lines: Sequence[bytes], rounds: int) -> Iterator[Sequence[bytes]]:
         yield lines[index * 2 * CONNECTIONS : (index + 1) * 2 * CONNECTIONS]
 
 
-def pairs(lines: Sequence[bytes]) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
-    """Yield the sessions for two runs, different ones each time."""
-    for mine in shares(lines, len(lines) // (2 * CONNECTIONS)):
-        yield mine[:CONNECTIONS], mine[CONNECTIONS:]
-
-
 def parts(lines: Sequence[bytes], count: int) -> list[Sequence[bytes]]:
     """Split the sessions in equal parts."""
     each = len(lines) // count

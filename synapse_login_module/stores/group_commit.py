@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from synapse_login_module.errors import LoginServiceError, StoreUnavailable
 from synapse_login_module.metrics.recording import Metrics
+from synapse_login_module.stores.sqlite_connection import begin
 
 T = TypeVar("T")
 
@@ -146,7 +147,7 @@ def _commit(connection: sqlite3.Connection, batch: list[_Piece]) -> list[_Result
     while batch:
         broken = None
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            begin(connection)
             attempts: list[_Result] = []
             for broken in batch:
                 attempts.append((broken[1], _attempt(broken[0], connection)))

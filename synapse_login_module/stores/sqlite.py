@@ -41,7 +41,7 @@ class SQLiteDatabase:
 
     def __init__(self, path: Path, reactor: Any, metrics: Metrics) -> None:
         self.thread = GroupCommitThread(
-            lambda: connect(path), reactor.callFromThread, reactor.callLater, metrics
+            lambda: connect(path, timeout=0), reactor.callFromThread, reactor.callLater, metrics
         )
         self.reader = SQLiteReader(lambda: connect(path), reactor)
         self.start = self.thread.start

@@ -41,8 +41,8 @@ class ReadsWarmSessions(DerivedTokenStore):
         """Open a connection for the reactor's thread. Without it, all is read as before."""
         self._warm: Recent[int, None] = Recent(_REMEMBERED)
         try:
-            connection = connect(path)
-            for pragma in ("query_only = ON", "busy_timeout = 0", f"cache_size = -{_CACHE}"):
+            connection = connect(path, timeout=0)
+            for pragma in ("query_only = ON", f"cache_size = -{_CACHE}"):
                 connection.execute(f"PRAGMA {pragma}")
         except sqlite3.Error as error:
             self._warm_log.warn(
