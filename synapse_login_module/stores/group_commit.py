@@ -39,6 +39,7 @@ class GroupCommitThread:
     :param connect: opens the connection, in autocommit mode; called on the thread.
     :param call_from_thread: the reactor's ``callFromThread``.
     :param metrics: measures the commits, on the thread.
+    :param committed: called on the thread after each batch, when its results are on their way.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class GroupCommitThread:
         connect: Callable[[], sqlite3.Connection],
         call_from_thread: Callable[..., object],
         metrics: Metrics | None = None,
+        committed: Callable[[sqlite3.Connection], None] = lambda connection: None,
     ) -> None:
         self._connect = connect
         self._metrics = metrics or Metrics()
         self._call_from_thread = call_from_thread
+        self._committed = committed
         self._waiting: list[_Piece] = []
         self._batches: SimpleQueue[list[_Piece] | None] = SimpleQueue()
         self._busy = False
@@ -129,6 +132,8 @@ class GroupCommitThread:
             elif connection is not None and connection.total_changes > changes:
                 self._metrics.committed(time.perf_counter() - began, len(batch))
             self._call_from_thread(self._deliver, results)
+            if connection is not None:
+                self._committed(connection)
         if connection is not None:
             connection.close()
 
