@@ -8,6 +8,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -112,16 +113,22 @@ class Pruner(Service):
         return self._rest
 
 
-async def prune_all(store: Any, tell: Callable[[Pruned], object] = lambda _: None) -> Pruned:
-    """Remove the rows of everything that has been over for ``keep_ended``, in one go.
+async def prune_all(
+    store: Any, clock: IReactorTime, tell: Callable[[Pruned], object] = lambda _: None
+) -> Pruned:
+    """Remove the rows of everything that has been over for ``keep_ended``.
+
+    After each batch the store is left to the servers for as long as the batch took.
 
     :param store: an ``IHousekeeping``.
+    :param clock: a monotonic clock, which also ends the pauses.
     :param tell: called with each batch.
     :return: how many sessions and login tokens were removed.
     """
     sessions = login_tokens = 0
     after: int | None = None
     while True:
+        began = clock.seconds()
         batch: Pruned = await store.prune(after, _SCAN_ROWS_AT_ONCE, _MAX_REMOVED_AT_ONCE)
         tell(batch)
         sessions += batch.sessions
@@ -129,3 +136,4 @@ async def prune_all(store: Any, tell: Callable[[Pruned], object] = lambda _: Non
         after = batch.after
         if after is None:
             return Pruned(sessions, login_tokens, None)
+        await deferLater(clock, max(0.0, clock.seconds() - began))
