@@ -6,18 +6,32 @@ import argparse
 import os
 import platform
 import sqlite3
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import delegation, figures, homeserver, measure, metrics, plots, sweep
-from benchmarks.figures import Row, Run
-from benchmarks.measure import Size
+from benchmarks import (
+    delegation,
+    figures,
+    homeserver,
+    measure,
+    metrics,
+    plots,
+    prune,
+    refusals,
+    resources,
+    running,
+    sweep,
+)
+from benchmarks.figures import FAILED, Row, Run
+from benchmarks.size import Size
+from tests.support import REPOSITORY
 from tests.support.postgresql import release
 
 _POSTGRESQL = "postgresql"
@@ -29,19 +43,27 @@ _MEASUREMENTS: dict[str, Callable[[Path, Size], Iterator[Row]]] = {
     "introspection": measure.introspection,
     "logins": measure.logins,
     "storm": measure.storm,
-    "memory": measure.memory,
-    "start-up": measure.start_up,
-    "growth": measure.growth,
+    "memory": resources.memory,
+    "start-up": resources.start_up,
+    "growth": resources.growth,
     "workers": measure.workers,
     "metrics": metrics.refreshes,
+    "pruning": prune.pruning,
+    "timing": refusals.standalone,
+    "timing-backends": refusals.at_backends,
     "synapse-refreshes": homeserver.refreshes,
     "synapse-logins": homeserver.logins,
     "synapse-storm": homeserver.storm,
     "synapse-standalone": homeserver.standalone,
     "synapse-sweep": sweep.sweep,
+    "synapse-timing": refusals.in_synapse,
     "delegated-logins": delegation.logins,
     "delegated-tokens": delegation.tokens,
 }
+
+_DOCS = REPOSITORY / "docs"
+_FEWEST = 1_000
+"""The sessions in the database that larger ones are compared with."""
 
 _LIBRARIES = ("twisted", "bcrypt", "pydantic")
 
@@ -52,6 +74,12 @@ def main() -> None:
         prog="python -m benchmarks",
         description="Measure this server side by side with what limits its speed, on this machine."
         " Only the ratios are meaningful.",
+    )
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="run all measurements, and write docs/benchmarks.rst, docs/benchmarks.json and the"
+        " drawings in docs/plots",
     )
     parser.add_argument(
         "--quick", action="store_true", help="fewer and shorter measurements, for a first look"
@@ -67,8 +95,8 @@ def main() -> None:
         type=_count,
         action="append",
         metavar="N",
-        help="compare databases of this many sessions, such as 1e6; may be given more than once"
-        " (default: 1e3, 1e5 and 1e7, which takes minutes to fill)",
+        help="compare a database of this many sessions with one of a thousand; may be given more"
+        " than once (default: 1e5 and 1e6; 1e7 takes minutes to fill)",
     )
     parser.add_argument(
         "--folder", type=Path, help="make the databases in this folder, and so on its disk"
@@ -98,6 +126,12 @@ def main() -> None:
         help="measure nothing, and take the figures that --json has written",
     )
     options = parser.parse_args()
+    if options.publish:
+        if options.only:
+            parser.error("--publish takes all measurements; leave out --only")
+        options.postgresql = True
+        options.into, options.json = _DOCS / "benchmarks.rst", _DOCS / "benchmarks.json"
+        options.plot = _DOCS / "plots"
     runs = figures.read(options.figures) if options.figures else [_run(options)]
     print(figures.tables(runs), end="")
     if options.into is not None:
@@ -109,26 +143,32 @@ def main() -> None:
         options.plot.mkdir(parents=True, exist_ok=True)
         for name, drawing in plots.draw(runs):
             (options.plot / f"{name}.svg").write_text(drawing, "utf-8")
+    if any(row.verdict == FAILED for run in runs for row in run.rows):
+        raise SystemExit(1)
 
 
 def _run(options: argparse.Namespace) -> Run:
     """Run the measurements, and print each figure as it comes."""
-    size = _size(options.quick, options.sessions, options.postgresql)
-    names = options.only or _possible(options.postgresql)
-    rows: list[Row] = []
+    size = _size(options.quick, options.sessions or [], options.postgresql)
+    names = options.only or (
+        list(_MEASUREMENTS) if options.publish else _possible(options.postgresql)
+    )
     if options.folder is not None:
         # tests.support makes PostgreSQL's folder there, too.
         tempfile.tempdir = str(options.folder.resolve())
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
         circumstances = _circumstances(Path(folder), _libraries(names, options.postgresql))
-        for name in names:
-            print(f"{name} ...", file=sys.stderr, flush=True)
-            place = Path(folder) / name
-            place.mkdir()
-            for row in _MEASUREMENTS[name](place, size):
-                print(*figures.cells(row), sep="  ", file=sys.stderr, flush=True)
-                rows.append(row)
+        rows = running.run({name: partial(_measure, name, Path(folder), size) for name in names})
     return Run(circumstances, rows)
+
+
+def _measure(name: str, folder: Path, size: Size) -> Iterator[Row]:
+    """Run one measurement, in a folder of its own that is removed afterwards."""
+    if name.startswith(_OF_SYNAPSE):
+        # It answers a tenth of what this server does alone.
+        size = replace(size, rounds=min(size.rounds, 6), refreshes=size.refreshes // 2)
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        yield from _MEASUREMENTS[name](Path(place), size)
 
 
 def _possible(postgresql: bool) -> list[str]:
@@ -151,12 +191,12 @@ def _libraries(names: Sequence[str], postgresql: bool) -> list[str]:
     return [*found, release()] if postgresql else found
 
 
-def _size(quick: bool, sessions: list[int] | None, postgresql: bool) -> Size:
+def _size(quick: bool, sessions: Sequence[int], postgresql: bool) -> Size:
     if quick:
-        few = sessions or [1_000, 100_000]
-        return Size(3, refreshes=1000, hashing=1.5, cost=10, sessions=few, postgresql=postgresql)
-    many = sessions or [1_000, 100_000, 10_000_000]
-    return Size(7, refreshes=3000, hashing=4.0, cost=12, sessions=many, postgresql=postgresql)
+        counts = sorted({_FEWEST, *(sessions or [100_000])})
+        return Size(4, refreshes=1000, hashing=1.5, cost=10, sessions=counts, postgresql=postgresql)
+    counts = sorted({_FEWEST, *(sessions or [100_000, 1_000_000])})
+    return Size(8, refreshes=3000, hashing=3.0, cost=12, sessions=counts, postgresql=postgresql)
 
 
 def _count(text: str) -> int:

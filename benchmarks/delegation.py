@@ -1,36 +1,36 @@
 """Compares the standalone server in front of a Synapse that delegates to it with other Synapses.
 
-All servers of a comparison run side by side, each on a database of its own. Each round measures one
-side after the other, as in :mod:`benchmarks.measure`. Rate limits are off everywhere.
+All servers of a comparison run side by side, each on a database of its own. Rate limits are off
+everywhere.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 from benchmarks import servers
+from benchmarks.driving import Listening, drive
+from benchmarks.engines import Engine, engines
 from benchmarks.figures import CONNECTIONS, Row
-from benchmarks.homeserver import (
+from benchmarks.homeserver import costs, logging_in, login_count, rows, run_length
+from benchmarks.load import EACH, GET, Result
+from benchmarks.rounds import interleaved
+from benchmarks.servers import SERVER_NAME, USER, MeasuredServer
+from benchmarks.size import Size
+from benchmarks.synapses import (
     CHEAP,
     LOCAL_USER,
-    Engine,
-    engines,
+    Synapse,
     log_in,
-    login_count,
-    login_request,
     module_config,
-    rows,
-    run_length,
     running_synapse,
     synapse_process,
 )
-from benchmarks.load import EACH, GET, LOGIN, Result
-from benchmarks.measure import Listening, Size, drive
-from benchmarks.servers import SERVER_NAME, USER, MeasuredServer
 from tests.support.ports import free_port
 from tests.support.synapse.delegating import SECRET, SECRET_FILE, delegating
 
@@ -57,7 +57,7 @@ def logins(folder: Path, size: Size) -> Iterator[Row]:
     its sessions in the same kind of database as the two Synapses.
     """
     for engine in engines(size):
-        for cost in (CHEAP, size.cost):
+        for cost in costs(engine, size):
             with (
                 running_synapse(folder, "module", engine, cost, module_config(cost)) as inside,
                 _delegation(folder, engine, cost) as delegation,
@@ -65,16 +65,18 @@ def logins(folder: Path, size: Size) -> Iterator[Row]:
                 log_in(inside.module, USER)
                 for connections in (1, CONNECTIONS):
                     count = login_count(size, cost, connections)
-                    here: list[Result] = []
-                    module: list[Result] = []
-                    for _ in range(size.rounds):
-                        here.append(_logins(delegation.server, count, connections))
-                        module.append(_logins(inside.module, count, connections))
+                    rounds = interleaved(
+                        size.rounds,
+                        {
+                            "delegation": logging_in(delegation.server, USER, count, connections),
+                            "module": logging_in(inside.module, USER, count, connections),
+                        },
+                    )
                     what = (
                         f"{engine.name}: /login in front of a delegating Synapse, bcrypt cost"
                         f" {cost}, against the module's"
                     )
-                    yield from rows(what, connections, here, module, most=None)
+                    yield from rows(what, connections, rounds, "delegation", "module", most=None)
 
 
 def tokens(folder: Path, size: Size) -> Iterator[Row]:
@@ -88,36 +90,57 @@ def tokens(folder: Path, size: Size) -> Iterator[Row]:
             running_synapse(folder, "plain", engine, CHEAP, None) as plain,
             _delegation(folder, engine, CHEAP) as delegation,
         ):
-            sides = (
-                ("delegating", delegation.synapse, delegation.server, USER),
-                ("plain", plain.own, plain.own, LOCAL_USER),
-            )
             for connections in (1, CONNECTIONS):
-                count = run_length(size, connections)
-                first: dict[str, list[Result]] = {name: [] for name, *_ in sides}
-                later: dict[str, list[Result]] = {name: [] for name, *_ in sides}
-                for _ in range(size.rounds):
-                    # What a login leaves to be done in the background then slows both sides alike.
-                    unused = {
-                        name: _new_tokens(login_at, user, count)
-                        for name, _, login_at, user in sides
-                    }
-                    for name, synapse, _, _ in sides:
-                        lines = unused[name]
-                        first[name].append(drive(synapse, EACH, lines, count, connections))
-                        known = lines[:connections]
-                        later[name].append(drive(synapse, GET, known, size.refreshes, connections))
-                for use, made in (("first use", first), ("later uses", later)):
+                count = run_length(size, connections) // 2
+                using = _Using(delegation, plain, count, connections)
+                rounds = interleaved(
+                    size.rounds,
+                    {
+                        "delegating": partial(using.run, "delegating", size.refreshes // 2),
+                        "plain": partial(using.run, "plain", size.refreshes // 2),
+                    },
+                )
+                for use in ("first use", "later uses"):
                     what = (
                         f"{engine.name}: {use} of a token at a delegating Synapse, against a plain"
                         " one"
                     )
-                    yield from rows(what, connections, made["delegating"], made["plain"], most=None)
+                    of = rounds.each(itemgetter(use))
+                    yield from rows(what, connections, of, "delegating", "plain", most=None)
 
 
-def _logins(server: Listening, count: int, connections: int) -> Result:
-    lines = [json.dumps(login_request(USER)).encode("ascii")] * connections
-    return drive(server, LOGIN, lines, count, connections)
+class _Using:
+    """The use of tokens at both Synapses.
+
+    :param count: the number of tokens of one run.
+    """
+
+    def __init__(
+        self, delegation: Delegation, plain: Synapse, count: int, connections: int
+    ) -> None:
+        self._count, self._connections = count, connections
+        self._logins: dict[str, tuple[Listening, str]] = {
+            "delegating": (delegation.server, USER),
+            "plain": (plain.own, LOCAL_USER),
+        }
+        self._synapses: dict[str, Listening] = {
+            "delegating": delegation.synapse,
+            "plain": plain.own,
+        }
+        self._unused: dict[str, list[bytes]] = {}
+
+    def run(self, name: str, later_uses: int, _: int) -> dict[str, Result]:
+        """Measure first and later uses at a Synapse."""
+        if name not in self._unused:
+            # What a login leaves to be done in the background then slows both sides alike.
+            for each, (server, user) in self._logins.items():
+                self._unused[each] = _new_tokens(server, user, self._count)
+        lines, at = self._unused.pop(name), self._synapses[name]
+        known = lines[: self._connections]
+        return {
+            "first use": drive(at, EACH, lines, self._count, self._connections),
+            "later uses": drive(at, GET, known, later_uses, self._connections),
+        }
 
 
 def _new_tokens(server: Listening, user: str, count: int) -> list[bytes]:

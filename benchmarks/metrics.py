@@ -5,18 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 from benchmarks import servers, sessions
+from benchmarks.driving import drive, p99
 from benchmarks.figures import CONNECTIONS, Row
 from benchmarks.load import CHAIN, Result
-from benchmarks.measure import Size, drive
+from benchmarks.machine import processor_time
+from benchmarks.rounds import interleaved
 from benchmarks.servers import MeasuredServer
+from benchmarks.size import Size
 from tests.support.http import ask
 from tests.support.ports import free_port
 
-_MOST_COST = 0.98
+_LEAST = 0.98
 
 
 def refreshes(folder: Path, size: Size) -> Iterator[Row]:
@@ -36,52 +39,52 @@ def refreshes(folder: Path, size: Size) -> Iterator[Row]:
         servers.login_service(folder / "without") as plain,
         servers.login_service(folder / "with", more=listen) as counting,
     ):
-        rounds = []
-        for number in range(2 * size.rounds + 1):
-            first = number * CONNECTIONS
-            mine = {name: each[first : first + CONNECTIONS] for name, each in lines.items()}
-            pair = _run(plain, mine["without"], size), _run(counting, mine["with"], size)
-            if number:  # the first one warms up
-                rounds.append(pair)
-        yield _row("refreshes a second", [(b[0].rate, a[0].rate) for a, b in rounds])
-        yield _row("refreshes a second of processor time", [(b[1], a[1]) for a, b in rounds])
-        with _scraping(port):
-            busy = [
-                drive(counting, CHAIN, lines["with"][first : first + CONNECTIONS], size.refreshes)
-                for first in range(900 - size.rounds * CONNECTIONS, 900, CONNECTIONS)
-            ]
-        calm = median(pair[1][0].p99 for pair in rounds)
-        yield Row(
+        first = {name: iter(range(0, 1000, CONNECTIONS)) for name in lines}
+
+        def run(name: str, server: MeasuredServer, _: int = 0) -> tuple[Result, float]:
+            start = next(first[name])
+            return _run(server, lines[name][start : start + CONNECTIONS], size)
+
+        def scraped(_: int) -> tuple[Result, float]:
+            with _scraping(port):
+                return run("with", counting)
+
+        sides = {
+            "without": partial(run, "without", plain),
+            "with": partial(run, "with", counting),
+        }
+        interleaved(1, sides)  # warms up
+        rounds = interleaved(2 * size.rounds, sides)
+        for what, figure, quiet in (
+            ("refreshes a second", lambda made: made[0].rate, True),
+            ("refreshes a second of processor time", lambda made: made[1], False),
+        ):
+            yield rounds.compared(
+                f"{what}, with metrics against without",
+                "with",
+                "without",
+                figure,
+                least=_LEAST,
+                quiet=quiet,
+            )
+        calm = partial(run, "with", counting)
+        rounds = interleaved(size.rounds, {"calm": calm, "scraped": scraped})
+        yield rounds.compared(
             "p99 of a refresh while /metrics is asked for without a pause, against calm",
-            f"{median(each.p99 for each in busy) * 1e3:.2f} ms",
-            f"{calm * 1e3:.2f} ms",
-            median(each.p99 for each in busy) / calm,
+            "scraped",
+            "calm",
+            lambda made: p99(made[0]),
+            unit="ms",
+            digits=2,
+            quiet=True,
         )
 
 
 def _run(server: MeasuredServer, lines: Sequence[bytes], size: Size) -> tuple[Result, float]:
     """Refresh; return the result, and the refreshes a second of processor time."""
-    before = _processor_time(server.pid)
+    before = processor_time(server.pid)
     result = drive(server, CHAIN, lines, size.refreshes)
-    return result, result.requests / (_processor_time(server.pid) - before)
-
-
-def _row(what: str, pairs: Sequence[tuple[float, float]]) -> Row:
-    ratio = median(here / yardstick for here, yardstick in pairs)
-    return Row(
-        f"{what}, with metrics against without",
-        f"{median(here for here, _ in pairs):,.0f}",
-        f"{median(yardstick for _, yardstick in pairs):,.0f}",
-        ratio,
-        f"≥ {_MOST_COST}",
-        ratio >= _MOST_COST,
-    )
-
-
-def _processor_time(pid: int) -> float:
-    """Return the seconds of processor time that the threads of a process have used."""
-    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(each.read_text().split()[0]) for each in threads) / 1e9
+    return result, result.requests / (processor_time(server.pid) - before)
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 ``python -m benchmarks.prune [--rows N] [--rounds R] [--requests N] [--folder F] [--only STORE]``
 
 There are two servers, each with a database of many sessions that ended long ago and a few live
-ones. One prunes in the background, the other keeps ended sessions. They are loaded in turn, and the
-results are the medians of the rounds' ratios. Then the command prunes the rest under load.
+ones. One prunes in the background, the other keeps ended sessions. They are loaded in turn. Then
+the command prunes the rest under load.
 """
 
 from __future__ import annotations
@@ -14,23 +14,33 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
 from benchmarks import sessions
-from benchmarks.figures import CONNECTIONS
+from benchmarks.driving import MeasurementError, drive, p50, p99, rate
+from benchmarks.figures import CONNECTIONS, Row, cells
 from benchmarks.load import CHAIN, Result
-from benchmarks.measure import cluster, drive
-from benchmarks.servers import MeasuredServer, login_service
+from benchmarks.rounds import interleaved
+from benchmarks.servers import MeasuredServer, cluster, login_service
+from benchmarks.size import Size
 from synapse_login_module.stores.sqlite_connection import connect
 from synapse_login_module.tokens.over import ENDED
 from tests.support import REPOSITORY
+
+ROWS = 60_000
+"""The sessions that are over, unless the command line says otherwise."""
+
+_AT_MOST = 100
+"""The most runs of the load generator while the command prunes."""
 
 _KEEPS = {"refresh_token": "always", "keep_ended": None}
 _PRUNES = {"refresh_token": "always", "keep_ended": "1d"}
@@ -52,74 +62,109 @@ class Side:
     size: Callable[[], int]
 
 
+class Loaded(NamedTuple):
+    """What one run on a side has measured.
+
+    :ivar pruned: the rows that were deleted a second.
+    """
+
+    result: Result
+    pruned: float
+
+
 def main() -> None:
-    """Parse the command line and measure."""
+    """Parse the command line, measure, and print the rows."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.prune", description=__doc__)
-    parser.add_argument("--rows", type=int, default=60_000, help="sessions that are over")
-    parser.add_argument("--rounds", type=int, default=5, help="the number of rounds")
+    parser.add_argument("--rows", type=int, default=ROWS, help="sessions that are over")
+    parser.add_argument("--rounds", type=int, default=6, help="the number of rounds")
     parser.add_argument("--requests", type=int, default=4000, help="refreshes in one run")
     parser.add_argument("--folder", type=Path, help="make the databases in this folder")
-    parser.add_argument("--only", choices=("SQLite", "PostgreSQL"), help="leave the other out")
+    parser.add_argument("--only", choices=tuple(_STORES), help="leave the other out")
     options = parser.parse_args()
-    for name in [options.only] if options.only else ["SQLite", "PostgreSQL"]:
-        with ExitStack() as stack:
-            place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=options.folder)))
-            make = _sqlite if name == "SQLite" else _postgresql
-            sides = make(stack, place, options.rows, options.rounds)
-            _measure(name, sides, options.rounds, options.requests)
+    for name in [options.only] if options.only else _STORES:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            rows = _pruning(name, Path(folder), options.rows, options.rounds, options.requests)
+            for row in rows:
+                print(*cells(row), sep="  ", flush=True)
 
 
-def _measure(name: str, sides: tuple[Side, Side], rounds: int, requests: int) -> None:
-    calm, busy = sides
-    bytes_each = busy.size() / busy.count()
-    with calm.server, busy.server:
+def pruning(folder: Path, size: Size) -> Iterator[Row]:
+    """Compare refreshes while sessions are pruned with refreshes on a calm server."""
+    for name in _STORES if size.postgresql else ("SQLite",):
+        place = folder / name.lower()
+        place.mkdir()
+        yield from _pruning(name, place, ROWS, size.rounds, size.refreshes)
+
+
+def _pruning(name: str, folder: Path, rows: int, count: int, requests: int) -> Iterator[Row]:
+    with ExitStack() as stack:
+        calm, busy = _STORES[name](stack, folder, rows, count)
+        yield Row(f"{name}: bytes a session, with its indexes", f"{busy.size() / busy.count():.0f}")
+        stack.enter_context(calm.server)
+        stack.enter_context(busy.server)
         time.sleep(1.5)  # until the first batch
-        runs: list[tuple[Result, Result, float]] = []
-        for index in range(rounds):
-            share = slice(index * CONNECTIONS, (index + 1) * CONNECTIONS)
-            order = (calm, busy) if index % 2 else (busy, calm)
-            results = {}
-            for side in order:
-                before, began = busy.count(), time.perf_counter()
-                results[side is busy] = drive(side.server, CHAIN, side.lines[share], requests)
-                if side is busy:
-                    pruned = (before - busy.count()) / (time.perf_counter() - began)
-            runs.append((results[False], results[True], pruned))
-        left = busy.count()
-        print(f"{name}: {bytes_each:.0f} bytes a session; {left} rows left after the rounds")
-        _print("refreshes a second", [(c.rate, b.rate) for c, b, _ in runs], "{:.0f}")
-        _print("p50", [(c.p50 * 1000, b.p50 * 1000) for c, b, _ in runs], "{:.2f} ms")
-        _print("p99", [(c.p99 * 1000, b.p99 * 1000) for c, b, _ in runs], "{:.2f} ms")
-        print(f"  rows pruned a second in the background: {median(p for *_, p in runs):.0f}")
-        before, began = calm.count(), time.perf_counter()
-        # The server that keeps ended sessions: only the command sees this change.
-        config = calm.folder / "config.yaml"
-        text = config.read_text("utf-8")
-        config.write_text(text.replace("keep_ended: null", "keep_ended: 1d"), "utf-8")
-        command = [sys.executable, "-m", "synapse_login_module.cli", "sessions", "prune"]
-        done = subprocess.Popen([*command, "--config", str(config)], cwd=REPOSITORY)
-        share = slice(rounds * CONNECTIONS, (rounds + 1) * CONNECTIONS)
-        during = drive(calm.server, CHAIN, calm.lines[share], requests)
-        assert done.wait() == 0
-        seconds = time.perf_counter() - began
-        print(
-            f"  sessions prune beside the load: {(before - calm.count()) / seconds:.0f} rows a"
-            f" second with its start; meanwhile p99 {during.p99 * 1000:.2f} ms"
+
+        def run(side: Side, number: int) -> Loaded:
+            share = slice(number * CONNECTIONS, (number + 1) * CONNECTIONS)
+            before, began = side.count(), time.perf_counter()
+            result = drive(side.server, CHAIN, side.lines[share], requests)
+            return Loaded(result, (before - side.count()) / (time.perf_counter() - began))
+
+        rounds = interleaved(count, {"calm": partial(run, calm), "pruning": partial(run, busy)})
+        if not rounds.made["pruning"][-1].pruned:
+            raise MeasurementError("all rows were pruned before the last round")
+        results = rounds.each(attrgetter("result"))
+        for what, figure, unit in (
+            ("refreshes a second", rate, ""),
+            ("p50 of a refresh", p50, "ms"),
+            ("p99 of a refresh", p99, "ms"),
+        ):
+            yield results.compared(
+                f"{name}: {what} while ended sessions are pruned, against calm",
+                "pruning",
+                "calm",
+                figure,
+                unit=unit,
+                quiet=True,
+            )
+        yield rounds.measured(
+            f"{name}: rows pruned a second in the background, under load",
+            "pruning",
+            attrgetter("pruned"),
+            digits=0,
+            quiet=True,
         )
+        yield from _command(name, calm, calm.lines[count * CONNECTIONS :], requests)
 
 
-def _print(what: str, pairs: Sequence[tuple[float, float]], form: str) -> None:
-    calm, busy = (median(each) for each in zip(*pairs, strict=True))
-    ratio = median(mine / other for other, mine in pairs)
-    numbers = f"{form.format(calm)} calm, {form.format(busy)} while pruning"
-    print(f"  {what}: {numbers}, ratio {ratio:.2f}")
+def _command(name: str, side: Side, lines: Sequence[bytes], requests: int) -> Iterator[Row]:
+    """Prune with the command at the server that keeps ended sessions, under load."""
+    config = side.folder / "config.yaml"
+    text = config.read_text("utf-8")
+    # Only the command sees this change.
+    config.write_text(text.replace("keep_ended: null", "keep_ended: 1d"), "utf-8")
+    before, began = side.count(), time.perf_counter()
+    command = [sys.executable, "-m", "synapse_login_module.cli", "sessions", "prune"]
+    done = subprocess.Popen(
+        [*command, "--config", str(config)], cwd=REPOSITORY, stdout=subprocess.DEVNULL
+    )
+    slowest = []
+    while done.poll() is None and lines:
+        slowest.append(p99(drive(side.server, CHAIN, lines, requests // 4)))
+        lines = lines[CONNECTIONS:]
+    if done.wait():
+        raise MeasurementError("sessions prune failed")
+    pruned = (before - side.count()) / (time.perf_counter() - began)
+    what = f"{name}: rows that sessions prune deletes a second, with its start, under load"
+    yield Row(what, f"{pruned:.0f}")
+    yield Row(f"{name}: p99 of a refresh meanwhile", f"{median(slowest):.1f} ms")
 
 
 def _sqlite(stack: ExitStack, place: Path, rows: int, rounds: int) -> tuple[Side, Side]:
     def side(name: str, tokens: dict[str, Any]) -> Side:
         folder = place / name
         folder.mkdir()
-        lines = sessions.fill(folder, rows, (rounds + 1) * CONNECTIONS)
+        lines = sessions.fill(folder, rows, (rounds + _AT_MOST) * CONNECTIONS)
         with closing(connect(folder / "sessions.db")) as connection:
             connection.execute(_END.format("sessions"))
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -147,7 +192,7 @@ def _postgresql(stack: ExitStack, place: Path, rows: int, rounds: int) -> tuple[
         folder = place / name
         folder.mkdir()
         dsn = postgresql.new_database(name)
-        lines = sessions.fill_postgresql(folder, dsn, rows, (rounds + 1) * CONNECTIONS)
+        lines = sessions.fill_postgresql(folder, dsn, rows, (rounds + _AT_MOST) * CONNECTIONS)
         size = sessions.bytes_in_postgresql(dsn)
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute(_END.format("synapse_login_sessions"))
@@ -168,6 +213,9 @@ def _postgresql(stack: ExitStack, place: Path, rows: int, rounds: int) -> tuple[
 _END = (
     f"UPDATE {{}} SET generation = {ENDED}, issued_at = 0 WHERE user_id <> '@alice:bench.example'"
 )
+
+_STORES = {"SQLite": _sqlite, "PostgreSQL": _postgresql}
+
 
 if __name__ == "__main__":
     main()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.support import server
 from tests.support.configuration import good_config, password_hash, write_config
 from tests.support.http import healthy
 from tests.support.ports import free_port
+from tests.support.postgresql import PostgreSQL
 from tests.support.process import Process
 
 SERVER_NAME = "bench.example"
@@ -97,6 +99,16 @@ def introspection(folder: Path) -> MeasuredServer:
     config = write_config(folder, _config(port, 4, {}, None, None))
     command = [sys.executable, "-m", "benchmarks.introspection", str(port), str(config)]
     return MeasuredServer(Process(command, folder / "introspection.log"), port)
+
+
+@contextmanager
+def cluster() -> Iterator[PostgreSQL]:
+    """Run a PostgreSQL with durable commits, for as long as a ``with`` statement lasts."""
+    database = PostgreSQL(fsync=True)
+    try:
+        yield database
+    finally:
+        database.remove()
 
 
 def _config(

@@ -9,14 +9,19 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.driving import drive, p50, p99
+from benchmarks.engines import SQLITE
 from benchmarks.figures import CONNECTIONS, Row
-from benchmarks.homeserver import Engine, Synapse, running_synapse, sqlite_engine
 from benchmarks.load import GET, Result
-from benchmarks.measure import Size, compared, drive
+from benchmarks.rounds import interleaved
 from benchmarks.servers import SERVER_NAME
+from benchmarks.size import Size
+from benchmarks.spread import judge
+from benchmarks.synapses import Synapse, running_synapse
 
 ACCOUNTS = 10_000
 _MOST = 1.1
@@ -32,47 +37,47 @@ def sweep(folder: Path, size: Size) -> Iterator[Row]:
     directory = folder / "directory.db"
     _fill_directory(directory)
     with (
-        running_synapse(folder, "with", _engine(), _CHEAP, _module(directory, "with")) as here,
-        running_synapse(folder, "without", _engine(), _CHEAP, _module(directory, "without")) as off,
+        running_synapse(folder, "with", SQLITE, _CHEAP, _module(directory, "with")) as here,
+        running_synapse(folder, "without", SQLITE, _CHEAP, _module(directory, "without")) as off,
     ):
         databases = {name: _database(folder, name) for name in _INTERVALS}
         for database in databases.values():
             _fill(database)
         probes = {side: side.probes()["/sync"] for side in (here, off)}
-        made: dict[Synapse, list[Result]] = {here: [], off: []}
+
+        def run(side: Synapse, _: int) -> Result:
+            return drive(side.own, GET, [probes[side]] * CONNECTIONS, size.refreshes // 2)
+
         # The sweep begins once it has counted the links.
         time.sleep(15)
         began, looked = time.monotonic(), _looked_at(databases["with"])
-        for number in range(_ROUNDS * size.rounds):
-            for side in (here, off) if number % 2 else (off, here):
-                made[side].append(
-                    drive(side.own, GET, [probes[side]] * CONNECTIONS, size.refreshes)
-                )
+        rounds = interleaved(
+            _ROUNDS * size.rounds, {"with": partial(run, here), "without": partial(run, off)}
+        )
         seconds = time.monotonic() - began
         looked = _looked_at(databases["with"]) - looked
+        ratio = looked / seconds / (ACCOUNTS / 900)
         yield Row(
             f"accounts looked at a second, of {ACCOUNTS:,}, every {_INTERVALS['with']}",
             f"{looked / seconds:.1f}",
             f"{ACCOUNTS / 900:.1f}",
-            looked / seconds / (ACCOUNTS / 900),
-            "0.9 to 2",
-            0.9 <= looked / seconds / (ACCOUNTS / 900) <= 2,
+            ratio,
+            reach="0.9 to 2",
+            verdict=judge(ratio, ratio, 0.9, 2),
         )
         none = _looked_at(databases["without"])
         yield Row("accounts looked at where there is no sweep", str(none))
-        for figure, most in (("p50", None), ("p99", _MOST)):
-            yield compared(
-                f"SQLite: /sync {figure} with the sweep over {ACCOUNTS:,} linked accounts,"
+        for name, figure, most in (("p50", p50, None), ("p99", p99, _MOST)):
+            yield rounds.compared(
+                f"SQLite: /sync {name} with the sweep over {ACCOUNTS:,} linked accounts,"
                 f" against without, {CONNECTIONS} connections",
-                [getattr(each, figure) * 1000 for each in made[here]],
-                [getattr(each, figure) * 1000 for each in made[off]],
+                "with",
+                "without",
+                figure,
                 unit="ms",
                 most=most,
+                quiet=True,
             )
-
-
-def _engine() -> Engine:
-    return Engine("SQLite", sqlite_engine)
 
 
 def _module(directory: Path, name: str) -> dict[str, Any]:
