@@ -150,8 +150,7 @@ class EvennessTests(SweepCase):
 
         def slowly(since: int) -> Deferred[LinkCounts]:
             begun.append(self.accounts.clock.seconds())
-            counted: Deferred[LinkCounts] = deferLater(self.accounts.clock, 2, counts, since)
-            return counted
+            return deferLater(self.accounts.clock, 2).addCallback(lambda _: counts(since))
 
         self.patch(self.watch, "counts", slowly)
         self.start()
