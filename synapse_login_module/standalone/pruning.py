@@ -29,8 +29,10 @@ RETRY_PAUSE = 30.0
 after the last batch of a round, and after an error of the store."""
 
 _SHORTEST_ROUND_PAUSE = 5.0
-_SCAN_ROWS_AT_ONCE = 10_000
-_MAX_REMOVED_AT_ONCE = 250
+_SCAN_ROWS_AT_ONCE = 2000
+_MAX_REMOVED_AT_ONCE = 25
+_REST = 3.0
+"""The pause after a batch of the command, as a multiple of the time that the batch took."""
 
 
 class Pruner(Service):
@@ -120,7 +122,7 @@ async def prune_all(
 ) -> Pruned:
     """Remove the rows of everything that has been over for ``keep_ended``.
 
-    After each batch the store is left to the servers for as long as the batch took.
+    After each batch the store is left to the servers for three times as long as the batch took.
 
     :param store: an ``IHousekeeping``.
     :param clock: a monotonic clock, which also ends the pauses.
@@ -138,4 +140,4 @@ async def prune_all(
         after = batch.after
         if after is None:
             return Pruned(sessions, login_tokens, None)
-        await deferLater(clock, max(0.0, clock.seconds() - began))
+        await deferLater(clock, max(0.0, _REST * (clock.seconds() - began)))

@@ -264,11 +264,11 @@ class PrunerTests(SynchronousTestCase):
 
         self.patch(store, "prune", slowly)
         pruning = Deferred.fromCoroutine(prune_all(store, ticking, told.append))
-        for _ in range(6):
-            ticking.advance(0.4)
+        for _ in range(60):
+            ticking.advance(1.4)
             self.assertNoResult(pruning)
             ticking.advance(0.1)
         pruned = self.successResultOf(pruning)
         self.assertEqual(pruned, Pruned(1500, 0, None))
-        self.assertEqual([each.sessions for each in told], [250] * 6 + [0])
+        self.assertEqual([each.sessions for each in told], [25] * 60 + [0])
         self.assertEqual(self.successResultOf(store.sessions(None)), [])
