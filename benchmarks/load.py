@@ -8,6 +8,9 @@ requests the path in the line, with the access token that follows it, and ``each
 each line once; ``introspect`` asks whose the tokens in the lines are, with the secret that precedes
 each.
 
+With ``--rate``, requests are due at an even rate, and the time of each counts from when it was due.
+Without, each connection sends the next request when it has the response to the last one.
+
 ``python -m benchmarks.load MODE --port PORT --connections N --requests N --seconds S < LINES``
 """
 
@@ -49,6 +52,7 @@ class Result:
 
     :param cpu: the share of one core that the generator used.
     :param failed: the number of responses other than 200.
+    :param p50: seconds, as are ``p99`` and ``slowest``.
     """
 
     requests: int
@@ -57,6 +61,7 @@ class Result:
     cpu: float
     p50: float
     p99: float
+    slowest: float
 
     @property
     def rate(self) -> float:
@@ -79,14 +84,17 @@ class Connection:
         self._access = self._refresh = b""
         self._received = b""
 
-    def send(self) -> bool:
-        """Send the next request; return whether there was one."""
+    def send(self, due: float | None = None) -> bool:
+        """Send the next request; return whether there was one.
+
+        :param due: when it was due, if it had to wait for a connection.
+        """
         request = self._next()
         if request is None:
             return False
         method, path, token, body = request
         authorization = b"Authorization: Bearer %b\r\n" % token if token else b""
-        self.began = time.perf_counter()
+        self.began = time.perf_counter() if due is None else due
         self.socket.sendall(
             b"%b %b%b HTTP/1.1\r\nHost: localhost\r\n%b"
             b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
@@ -148,27 +156,42 @@ def _after(key: bytes, answer: bytes) -> bytes:
     return answer[start : answer.index(b'"', start)]
 
 
-def run(connections: list[Connection], requests: int, seconds: float) -> Result:
-    """Send up to ``requests`` requests within ``seconds``, and wait for every response."""
+def run(
+    connections: list[Connection], requests: int, seconds: float, rate: float | None = None
+) -> Result:
+    """Send up to ``requests`` requests within ``seconds``, and wait for every response.
+
+    :param rate: how many requests are due in a second; ``None`` for as many as are answered.
+    """
     selector = selectors.DefaultSelector()
     for each in connections:
         selector.register(each.socket, selectors.EVENT_READ, each)
     took: list[float] = []
-    failed = 0
+    failed = sent = 0
+    free = list(connections)
     cpu = _cpu()
     began = time.perf_counter()
     deadline = began + seconds
-    sent = sum(each.send() for each in connections[:requests])
-    while len(took) < sent:
-        for key, _ in selector.select():
+    while True:
+        now = time.perf_counter()
+        pause = None
+        while free and sent < requests and now < deadline:
+            due = now if rate is None else began + sent / rate
+            if due > now:
+                pause = due - now
+                break
+            if not free.pop().send(None if rate is None else due):
+                requests = sent
+                break
+            sent += 1
+        if len(took) == sent and pause is None:
+            break
+        for key, _ in selector.select(pause):
             connection: Connection = key.data
-            if not connection.receive():
-                continue
-            now = time.perf_counter()
-            took.append(now - connection.began)
-            failed += connection.status != b"200"
-            if sent < requests and now < deadline:
-                sent += connection.send()
+            if connection.receive():
+                took.append(time.perf_counter() - connection.began)
+                failed += connection.status != b"200"
+                free.append(connection)
     lasted = time.perf_counter() - began
     took.sort()
     return Result(
@@ -178,6 +201,7 @@ def run(connections: list[Connection], requests: int, seconds: float) -> Result:
         cpu=(_cpu() - cpu) / lasted,
         p50=took[len(took) // 2],
         p99=took[len(took) * 99 // 100],
+        slowest=took[-1],
     )
 
 
@@ -194,13 +218,15 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--rate", type=float)
     options = parser.parse_args()
     given = sys.stdin.buffer.read().splitlines()
     lines = cycle(given) if options.mode == INTROSPECT else iter(given)
     connections = [
         Connection(options.port, options.mode, lines) for _ in range(options.connections)
     ]
-    print(json.dumps(asdict(run(connections, options.requests, options.seconds))))
+    result = run(connections, options.requests, options.seconds, options.rate)
+    print(json.dumps(asdict(result)))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -25,21 +26,30 @@ _CATCHING_UP = 2.0
 _BATCH = 8
 """How many accounts a tick takes, where the shortest and the longest period allow it."""
 
-_SHORTEST_PERIOD = 0.2
+_MOST = 8
+"""How many accounts a tick takes at most, so that no request waits long for it."""
+
+_SHORTEST_PERIOD = 0.02
 _LONGEST_PERIOD = 1.0
+_REST = 3.0
+"""The pause after a tick, as a multiple of the processor time that the process used during it. So
+the sweep leaves most of the time to requests, however many accounts there are. Waiting for a
+directory does not count.
+"""
 
 
 class Lane:
     """Looks at the accounts of one provider, in the order of their last looks, oldest first.
 
     It takes a few accounts a tick, at an even rate that looks at each once an interval. While it
-    is behind, the rate is doubled.
+    is behind, the rate is doubled. It is lower where it would slow requests down.
 
     :param provider: the provider's name as the links have it.
     :param watch: the links.
     :param look: looks at one account.
     :param interval: seconds in which each account is looked at once.
     :param clock: the wall clock; also runs the ticks.
+    :param processor_time: returns the seconds of processor time that this process has used.
     :ivar lag: how many seconds late the most overdue account of the last tick was.
     """
 
@@ -52,12 +62,14 @@ class Lane:
         look: Callable[[WatchedLink], Coroutine[Any, Any, None]],
         interval: float,
         clock: IReactorTime,
+        processor_time: Callable[[], float] = time.process_time,
     ) -> None:
         self._provider = provider
         self._watch = watch
         self._look = look
         self._interval = interval
         self._clock = clock
+        self._processor_time = processor_time
         self._size = 0
         self._width = 1
         self._owed = 0.0
@@ -94,6 +106,8 @@ class Lane:
         return min(_LONGEST_PERIOD, self._interval / 20, max(_SHORTEST_PERIOD, _BATCH * even))
 
     def _tick(self) -> None:
+        used = self._processor_time()
+
         def failed(failure: Failure) -> None:
             if not failure.check(StoreUnavailable):
                 self.log.failure(
@@ -102,7 +116,8 @@ class Lane:
 
         def again(_: object) -> None:
             if not self._stopped:
-                self._schedule(self._period)
+                rest = _REST * (self._processor_time() - used)
+                self._schedule(max(self._period, rest))
 
         Deferred.fromCoroutine(self._do_tick()).addErrback(failed).addCallback(again)
 
@@ -113,7 +128,7 @@ class Lane:
         even = self._size / self._interval
         self._owed += (_CATCHING_UP if self.lag > 0 else _AHEAD) * even * passed
         # Looks that were missed while the provider was slow are not made up for in a burst.
-        self._owed = min(self._owed, _CATCHING_UP * even * self._period + 1)
+        self._owed = min(self._owed, _CATCHING_UP * even * self._period + 1, _MOST)
         number = int(self._owed)
         if not number:
             return

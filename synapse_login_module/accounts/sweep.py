@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from twisted.application.service import Service
@@ -21,6 +22,9 @@ from synapse_login_module.interfaces import ILinkWatch
 from synapse_login_module.model import AccountStatus, LinkCounts, WatchedLink
 
 _COUNT_EVERY = 10.0
+_COUNTING_SHARE = 0.05
+"""The largest share of the time that is spent on counting, which reads all links."""
+
 _LONGEST_PERIOD = 1.0
 _PAGE = 500
 _YIELD_AFTER = 100
@@ -44,6 +48,7 @@ class AccountSweep(Service):
     :param clock: the wall clock; also runs the beats.
     :param versions: returns the versions of the providers. It is called each beat, and is cheap.
     :param meter: receives the metrics.
+    :param processor_time: as for :class:`~synapse_login_module.accounts.lane.Lane`.
     """
 
     log = Logger()
@@ -58,6 +63,7 @@ class AccountSweep(Service):
         clock: IReactorTime,
         versions: Callable[[], Versions],
         meter: SweepMeter,
+        processor_time: Callable[[], float] = time.process_time,
     ) -> None:
         self._watch = watch
         self._questions = questions
@@ -67,9 +73,11 @@ class AccountSweep(Service):
         self._clock = clock
         self._versions = versions
         self._meter = meter
+        self._processor_time = processor_time
         self._lanes: dict[str, Lane] = {}
         self._seen: dict[tuple[str, ...], object] = {}
         self._counted_at = float("-inf")
+        self._count_took = 0.0
         self._measured: set[str] = set()
         self._next: IDelayedCall | None = None
 
@@ -115,7 +123,7 @@ class AccountSweep(Service):
     async def _do_beat(self) -> None:
         try:
             await self._look_at_changed()
-            every = min(_COUNT_EVERY, self._interval / 4)
+            every = max(min(_COUNT_EVERY, self._interval / 4), self._count_took / _COUNTING_SHARE)
             # The difference is negative if the clock was set back.
             if not 0 <= self._clock.seconds() - self._counted_at < every:
                 self._counted_at = self._clock.seconds()
@@ -128,6 +136,7 @@ class AccountSweep(Service):
     async def _count(self) -> None:
         past = self._clock.seconds() - self._interval
         counts = await self._watch.counts(in_milliseconds(past))
+        self._count_took = self._clock.seconds() - self._interval - past
         self._measure(counts)
         self._brake.warn(counts)
         if counts.held and await self._brake.is_over():
@@ -151,7 +160,12 @@ class AccountSweep(Service):
         for provider, number in counts.by_provider.items():
             if provider not in self._lanes and self.running:
                 self._lanes[provider] = Lane(
-                    provider, self._watch, self._look, self._interval, self._clock
+                    provider,
+                    self._watch,
+                    self._look,
+                    self._interval,
+                    self._clock,
+                    self._processor_time,
                 )
             if provider in self._lanes:
                 width = max(1, AT_ONCE // len(counts.by_provider))

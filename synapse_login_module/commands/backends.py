@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from synapse_login_module.accounts.linked import LinkedAccounts
 from synapse_login_module.commands.program import PROGRAM, Failure, about, problem_of
 from synapse_login_module.common.console import escaped, run_in_reactor
 from synapse_login_module.common.running import running
+from synapse_login_module.common.thread_pool import lower_priority
 from synapse_login_module.compose import (
     build_plugin,
     build_providers,
@@ -156,10 +158,14 @@ def with_store(
     A mistake in the providers is only a warning, because it may be the reason to end sessions.
 
     :param work: called with the open store; returns a coroutine.
-    :param read_only: whether the work only asks. A store of an earlier version of this program is
-        then an error; otherwise it is migrated, as a server does.
+    :param read_only: whether the work only asks. Then this process gives way to servers, which do
+        not wait for it. A store of an earlier version of this program is then an error; otherwise
+        it is migrated, as a server does.
     :return: the result of the coroutine.
     """
+    if read_only:
+        with suppress(OSError):  # its priority is lower already
+            lower_priority()
     with about(path):
         loaded, problem = load_for_store(path)
         if problem is not None:

@@ -40,7 +40,7 @@ def prune(config: Path) -> None:
         store = housekept(opened)
         old = (await store.count_sessions()).removable if shows_progress() else 0
         with progress("removing sessions", old) as update:
-            return await prune_all(store, lambda batch: update(batch.sessions))
+            return await prune_all(store, opened.reactor, lambda batch: update(batch.sessions))
 
     pruned = with_store(config, work, read_only=False)
     click.echo(f"{pruned.sessions} sessions and {pruned.login_tokens} login tokens removed")

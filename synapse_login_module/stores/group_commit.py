@@ -42,6 +42,7 @@ class GroupCommitThread:
     :param call_later: the reactor's ``callLater``. In the reactor's own thread it is cheaper, as it
         wakes no reactor.
     :param metrics: measures the commits, on the thread.
+    :param committed: called on the thread after each batch, when its results are on their way.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class GroupCommitThread:
         call_from_thread: Callable[..., object],
         call_later: Callable[..., object],
         metrics: Metrics | None = None,
+        committed: Callable[[sqlite3.Connection], None] = lambda connection: None,
     ) -> None:
         self._connect = connect
         self._metrics = metrics or Metrics()
         self._call_from_thread = call_from_thread
         self._call_later = call_later
+        self._committed = committed
         self._waiting: list[_Piece] = []
         self._batches: SimpleQueue[list[_Piece] | None] = SimpleQueue()
         self._busy = False
@@ -134,6 +137,8 @@ class GroupCommitThread:
             elif connection is not None and connection.total_changes > changes:
                 self._metrics.committed(time.perf_counter() - began, len(batch))
             self._call_from_thread(self._deliver, results)
+            if connection is not None:
+                self._committed(connection)
         if connection is not None:
             connection.close()
 

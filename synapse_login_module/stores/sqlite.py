@@ -21,6 +21,7 @@ from synapse_login_module.plugin import Environment, IDiagnosableClass, IPluginC
 from synapse_login_module.stores.group_commit import GroupCommitThread
 from synapse_login_module.stores.imported import ImportingTokenStore
 from synapse_login_module.stores.rows import Rows
+from synapse_login_module.stores.sqlite_checkpoints import Checkpoints
 from synapse_login_module.stores.sqlite_connection import connect
 from synapse_login_module.stores.sqlite_diagnosis import examine
 from synapse_login_module.stores.sqlite_file import check, prepare, version_at
@@ -34,18 +35,31 @@ T = TypeVar("T")
 
 
 class SQLiteDatabase:
-    """A :class:`~synapse_login_module.stores.rows.Database` over one file and two threads.
+    """A :class:`~synapse_login_module.stores.rows.Database` over one file and three threads.
 
     :ivar reader: the thread that reads.
     """
 
     def __init__(self, path: Path, reactor: Any, metrics: Metrics) -> None:
+        self._checkpoints = Checkpoints(lambda: connect(path, timeout=0))
         self.thread = GroupCommitThread(
-            lambda: connect(path, timeout=0), reactor.callFromThread, reactor.callLater, metrics
+            self._checkpoints.connect,
+            reactor.callFromThread,
+            reactor.callLater,
+            metrics,
+            self._checkpoints.committed,
         )
         self.reader = SQLiteReader(lambda: connect(path), reactor)
-        self.start = self.thread.start
-        self.stop = self.thread.stop
+
+    def start(self) -> None:
+        """Start the threads that write."""
+        self._checkpoints.start()
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Run the waiting work and close the file. Blocks until then."""
+        self._checkpoints.stop()
+        self.thread.stop()
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
         """Run the work on the thread, in the next transaction."""

@@ -205,6 +205,7 @@ class Accounts:
         self.seen = Seen()
         self.links: dict[str, int] = {}
         self.versions: dict[tuple[str, ...], object] = {}
+        self.processor_time = 0.0
         self.questions = Questions(
             self.providers, lambda *outcome: self.outcomes.append(outcome), at_once=4
         )
@@ -219,6 +220,7 @@ class Accounts:
             self.clock,
             self._versions,
             SweepMeter(self._lag, self._held, self.links.__setitem__),
+            lambda: self.processor_time,
         )
 
     def _versions(self) -> Versions:

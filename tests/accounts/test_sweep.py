@@ -9,6 +9,7 @@ from typing import Any
 from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -123,6 +124,40 @@ class EvennessTests(SweepCase):
         self.assertIn("one of ldap was looked at", lines[0])
         self.assertLessEqual(len(lines), INTERVAL / 60 / 2 + 2)
         self.assertEqual(self.accounts.seen.lag, 0)
+
+    def test_rest(self) -> None:
+        """However many accounts there are, a tick takes a few, and rests for three times as long as
+        it used the processor.
+        """
+        self.add(100_000)
+        self.providers.slow.add("ldap")
+        self.start()
+        self.accounts.pass_time(0.1)
+        while self.providers.waiting:
+            self.accounts.processor_time += 0.25
+            self.providers.waiting.pop().callback(ACTIVE)
+        self.assertEqual(len(self.asked()), 8)
+        self.accounts.pass_time(5.9)
+        self.assertEqual(self.asked(), [])
+        self.accounts.pass_time(0.2)
+        self.assertEqual(len(self.asked()), 4)
+
+    def test_slow_count(self) -> None:
+        """Counting takes at most a twentieth of the time."""
+        self.add(10)
+        counts = self.watch.counts
+        begun: list[float] = []
+
+        def slowly(since: int) -> Deferred[LinkCounts]:
+            begun.append(self.accounts.clock.seconds())
+            return deferLater(self.accounts.clock, 2).addCallback(lambda _: counts(since))
+
+        self.patch(self.watch, "counts", slowly)
+        self.start()
+        self.accounts.pass_time(100)
+        self.assertEqual(len(begun), 3)
+        for first, second in itertools.pairwise(begun):
+            self.assertGreaterEqual(second - first, 40)
 
     def test_few_accounts(self) -> None:
         """One account alone is looked at in its interval as well."""

@@ -247,7 +247,7 @@ class PrunerTests(SynchronousTestCase):
         self.assertEqual(clock.getDelayedCalls(), [])
 
     def test_at_once(self) -> None:
-        """The command removes everything at once."""
+        """The command removes everything, and leaves the store to others between two batches."""
         clock = Clock()
         clock.advance(1_000_000)
         policy = TokenPolicy(session=1000, keep_ended=0)
@@ -256,7 +256,19 @@ class PrunerTests(SynchronousTestCase):
             store.issue("@alice:example.com", None, None, True, True)
         clock.advance(1)
         told: list[Pruned] = []
-        pruned = self.successResultOf(Deferred.fromCoroutine(prune_all(store, told.append)))
+        ticking, prune = Clock(), store.prune
+
+        def slowly(after: int | None, scan: int, most: int) -> Deferred[Pruned]:
+            ticking.advance(0.5)
+            return prune(after, scan, most)
+
+        self.patch(store, "prune", slowly)
+        pruning = Deferred.fromCoroutine(prune_all(store, ticking, told.append))
+        for _ in range(60):
+            ticking.advance(1.4)
+            self.assertNoResult(pruning)
+            ticking.advance(0.1)
+        pruned = self.successResultOf(pruning)
         self.assertEqual(pruned, Pruned(1500, 0, None))
-        self.assertEqual([each.sessions for each in told], [250] * 6 + [0])
+        self.assertEqual([each.sessions for each in told], [25] * 60 + [0])
         self.assertEqual(self.successResultOf(store.sessions(None)), [])

@@ -1,0 +1,84 @@
+"""Checkpoints of an SQLite file beside the commits, so that no commit waits for one.
+
+SQLite itself copies the write-ahead log into the file at a commit, once the log has 1,000 pages.
+Between many sessions these are 1,000 different pages of the file, and the commit waits until all of
+them are on the disk. So a thread with a connection of its own copies them, which delays no commit.
+What was committed meanwhile is a few pages, which the writer copies itself. Then all of the log is
+in the file, and the next commit begins the log anew.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+_ROWS = 400
+"""The number of written rows between two checkpoints."""
+
+_MOST_PAGES = 20_000
+"""The pages of a log that the writer copies at a commit after all: 80 MB. It gets that long only
+while a reader holds it up, or where the thread fails.
+"""
+
+_COPY = "PRAGMA wal_checkpoint(PASSIVE)"
+
+
+class Checkpoints:
+    """The checkpoints of a file that one thread writes to.
+
+    :param connect: opens a connection to the file; called on any thread.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._wanted = threading.Event()
+        self._copied = threading.Event()
+        self._is_stopping = False
+        self._before = 0
+        self._thread = threading.Thread(target=self._serve, name="sqlite-checkpoint", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread. Blocks until then."""
+        self._is_stopping = True
+        self._wanted.set()
+        self._thread.join()
+
+    def connect(self) -> sqlite3.Connection:
+        """Open the connection of the thread that writes."""
+        connection = self._connect()
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_MOST_PAGES}").fetchall()
+        return connection
+
+    def committed(self, connection: sqlite3.Connection) -> None:
+        """Checkpoint if that is due; called on the thread that writes, between transactions."""
+        if self._copied.is_set():
+            self._copied.clear()
+            _checkpoint(connection)
+        elif connection.total_changes - self._before >= _ROWS:
+            self._before = connection.total_changes
+            self._wanted.set()
+
+    def _serve(self) -> None:
+        """Copy the log whenever that is wanted; the function of the thread."""
+        connection: sqlite3.Connection | None = None
+        while self._wanted.wait() and not self._is_stopping:
+            self._wanted.clear()
+            with suppress(sqlite3.Error):
+                connection = connection or self._connect()
+            if connection is not None:
+                _checkpoint(connection)
+                self._copied.set()
+        if connection is not None:
+            connection.close()
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    """Copy what no reader or writer keeps from being copied. A later checkpoint copies the rest."""
+    with suppress(sqlite3.Error):
+        connection.execute(_COPY).fetchall()
