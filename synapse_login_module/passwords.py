@@ -1,9 +1,10 @@
 """Hashing of passwords, off the reactor thread.
 
-Hashing runs in its own thread pool, one thread a core at lower priority, behind a bounded queue. So
-a storm of logins does not fill the reactor's shared pool, and does not take the processor from
-requests that need microseconds. A password that the queue has no room for is rejected at once.
-While the queue is full, logins from known networks of the user come first.
+Hashing runs in its own thread pool, one thread a core at the lowest priority, behind a bounded
+queue. So a storm of logins does not fill the reactor's shared pool, and does not take the processor
+from requests that need microseconds. Where other programs leave such threads next to nothing of the
+processor, others of a higher priority take their place. A password that the queue has no room for
+is rejected at once. While the queue is full, logins from known networks of the user come first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,12 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from synapse_login_module.common.thread_pool import ThreadPool, lower_priority
+from synapse_login_module.common.thread_pool import (
+    LOW_PRIORITY,
+    LOWEST_PRIORITY,
+    ThreadPool,
+    lower_priority,
+)
 from synapse_login_module.errors import Overloaded
 from synapse_login_module.hashes import Kind, NewHashes, parse_hash, prepare
 from synapse_login_module.hashes.bcrypt import new_hashes
@@ -31,6 +37,13 @@ from synapse_login_module.interfaces import IHashing
 T = TypeVar("T")
 
 _RETRY_AFTER = 1.0
+
+_STARVING_AFTER = 2.0
+"""Seconds. Shorter work is done soon, however little of the processor it gets."""
+_STARVING = 0.1
+"""The share of a core below which a thread of the lowest priority starves."""
+_PLENTY = 0.5
+"""The share of a core above which the lowest priority is enough again."""
 
 _known_as: ContextVar[str | None] = ContextVar("known_as", default=None)
 _checked: ContextVar[list[Kind] | None] = ContextVar("checked", default=None)
@@ -118,6 +131,7 @@ class HashingPool(ThreadPool):
         timeout of a provider, so that a full queue never looks like an outage.
     :param clock: returns the time in seconds, and never goes back.
     :param waited: called on a thread with the seconds that each password has waited.
+    :param worked: returns the seconds that the current thread has had of a processor.
     """
 
     log = Logger()
@@ -132,8 +146,11 @@ class HashingPool(ThreadPool):
         queue_timeout: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
         waited: Callable[[float], None] = lambda seconds: None,
+        worked: Callable[[], float] = time.thread_time,
     ) -> None:
         super().__init__(reactor, "hashing", threads or cores(), queue)
+        self._niceness = LOWEST_PRIORITY
+        self._worked = worked
         self._waited = waited
         self._queue_timeout = queue_timeout
         self._clock = clock
@@ -153,7 +170,7 @@ class HashingPool(ThreadPool):
     def enter_thread(self) -> None:
         """Lower the priority of the thread."""
         try:
-            lower_priority()
+            lower_priority(self._niceness)
         except OSError as error:
             self.log.info("hashing threads run at normal priority: {error}", error=error)
 
@@ -217,9 +234,29 @@ class HashingPool(ThreadPool):
             self._waited(waited)
             if waited > self._queue_timeout:
                 raise self.no_room()
-            return work()
+            began, worked = self._clock(), self._worked()
+            try:
+                return work()
+            finally:
+                self._see_share(self._clock() - began, self._worked() - worked)
 
         return self.run(work_in_time, owner=_known_as.get())
+
+    def _see_share(self, seconds: float, worked: float) -> None:
+        """Choose the priority by what a thread has had of the processor; called on the thread."""
+        niceness = self._niceness
+        if seconds > _STARVING_AFTER and worked < seconds * _STARVING:
+            niceness = LOW_PRIORITY
+        elif worked > seconds * _PLENTY:
+            niceness = LOWEST_PRIORITY
+        if niceness != self._niceness:
+            self._reactor.callFromThread(self._set_niceness, niceness)
+
+    def _set_niceness(self, niceness: int) -> None:
+        """Have other threads of this priority. A thread may not raise its own."""
+        if niceness != self._niceness and not self._stopped:
+            self._niceness = niceness
+            self._threads.renew()
 
 
 @implementer(IHashing)

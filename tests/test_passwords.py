@@ -51,6 +51,11 @@ def stray_salt(password_hash: str) -> str:
     return password_hash[:28] + "/" + password_hash[29:]
 
 
+def niceness() -> int:
+    """Return the niceness of the current thread."""
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
 class Stub(NamedTuple):
     """A stored hash whose check is a function of the password's bytes."""
 
@@ -720,16 +725,49 @@ class ThreadTests(HashingPoolTestCase):
 
     @skipUnless(sys.platform == "linux", "elsewhere threads have no priority of their own")
     def test_priority(self) -> None:
-        """On Linux the threads have a lower priority than the rest of the process."""
+        """On Linux the threads have the lowest priority, and the rest of the process keeps its."""
         before = os.getpriority(os.PRIO_PROCESS, 0)
-        if before > 10:
-            self.skipTest("the tests run at too low a priority themselves")
-
-        def niceness() -> int:
-            return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-        self.assertEqual(self.in_thread(niceness), 10)
+        self.assertEqual(self.in_thread(niceness), 19)
         self.assertEqual(os.getpriority(os.PRIO_PROCESS, 0), before)
+
+    @skipUnless(sys.platform == "linux", "elsewhere threads have no priority of their own")
+    def test_starving(self) -> None:
+        """Threads that get next to nothing of a core are replaced by some of a higher priority,
+        until these get enough of it.
+        """
+        if os.getpriority(os.PRIO_PROCESS, 0) > 10:
+            self.skipTest("the tests run at too low a priority themselves")
+        clock, worked = Clock(), Clock()
+        pool = HashingPool(
+            self.calls, 1, 2, new_hashes(ROUNDS), clock=clock.seconds, worked=worked.seconds
+        )
+        self.start(pool)
+        found: list[tuple[int, int]] = []
+
+        def hashing(seconds: float, share: float) -> int:
+            """Return the niceness of the thread that then hashed."""
+
+            def digest(password: bytes, salt: bytes) -> bytes:
+                found.append((niceness(), threading.get_native_id()))
+                clock.advance(seconds)
+                worked.advance(seconds * share)
+                return b""
+
+            kind = Kind("any", (), digest, b"", Strength.BCRYPT, 1.0)
+            self.wait_for(pool.decoy("x", kind))
+            return found[-1][0]
+
+        self.assertEqual(hashing(1.0, 0.01), 19, "too short to say")
+        self.assertEqual(hashing(20.0, 0.2), 19)
+        self.assertEqual(hashing(20.0, 0.01), 19)
+        self.assertEqual(hashing(3.0, 0.01), 10)
+        self.assertEqual(hashing(3.0, 0.3), 10)
+        self.assertEqual(hashing(1.0, 0.9), 10)
+        self.assertEqual(hashing(1.0, 0.9), 19)
+        self.assertEqual(len({thread for _, thread in found}), 3)
+        pool.stopService()
+        living = {each.native_id for each in threading.enumerate()}
+        self.assertFalse(living & {thread for _, thread in found})
 
     @skipUnless(sys.platform == "linux", "elsewhere threads have no priority of their own")
     def test_priority_refused(self) -> None:

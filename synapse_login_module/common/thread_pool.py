@@ -24,17 +24,21 @@ _PLACES = 2
 """How many places in the queue one owner has that no other owner can displace."""
 
 
-_NICENESS = 10
+LOW_PRIORITY = 10
+"""The niceness of a thread that gets a tenth of what one of the usual priority gets."""
+
+LOWEST_PRIORITY = 19
+"""The niceness of a thread that gets a seventieth of that."""
 
 
-def lower_priority() -> None:
+def lower_priority(niceness: int = LOW_PRIORITY) -> None:
     """Lower the priority of the current thread, so that it gives way to the reactor's. Only Linux
-    has a priority for each thread.
+    has a priority for each thread, and does not let every program raise it again.
 
     :raise OSError: when that is not allowed.
     """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 @dataclass(slots=True, eq=False)
@@ -270,7 +274,8 @@ class ThreadPool(Service):
 class Threads:
     """Threads that are started one by one as they are needed.
 
-    They are daemon threads: one whose work never ends does not keep the program from exiting.
+    They are daemon threads: one whose work never ends does not keep the program from exiting. All
+    methods are called on one thread.
 
     :param name: the name of each thread.
     :param enter: called on each thread before its first work.
@@ -280,6 +285,7 @@ class Threads:
         self._name = name
         self._enter = enter
         self._threads: list[threading.Thread] = []
+        self._ending: list[threading.Thread] = []
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
     def call(self, function: Callable[[], None], wanted: int) -> None:
@@ -289,7 +295,9 @@ class Threads:
         :raise RuntimeError: when there is no thread, and none can be started.
         """
         if len(self._threads) < wanted:
-            thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+            thread = threading.Thread(
+                target=self._serve, args=(self._calls,), name=self._name, daemon=True
+            )
             try:
                 thread.start()
             except RuntimeError:
@@ -299,21 +307,27 @@ class Threads:
                 self._threads.append(thread)
         self._calls.put(function)
 
+    def renew(self) -> None:
+        """End each thread when its work is done, and start others for the calls to come."""
+        for _ in self._threads:
+            self._calls.put(None)
+        self._ending = [each for each in self._ending if each.is_alive()] + self._threads
+        self._threads, self._calls = [], SimpleQueue()
+
     def stop(self, grace: float | None) -> int:
         """End each thread when its work is done, and wait for them.
 
         :param grace: seconds to wait for all of them together; ``None`` for no limit.
         :return: how many threads have not ended.
         """
-        for _ in self._threads:
-            self._calls.put(None)
+        self.renew()
         deadline = None if grace is None else time.monotonic() + grace
-        for thread in self._threads:
+        for thread in self._ending:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        return sum(thread.is_alive() for thread in self._threads)
+        return sum(thread.is_alive() for thread in self._ending)
 
-    def _serve(self) -> None:
+    def _serve(self, calls: SimpleQueue[Callable[[], None] | None]) -> None:
         self._enter()
-        while (function := self._calls.get()) is not None:
+        while (function := calls.get()) is not None:
             function()
             del function  # it may hold a password, and the next call may be hours away
