@@ -72,7 +72,7 @@ def account_watch(
     """
     watch = SynapseLinkWatch(homeserver)
     endings = HomeserverEndings(homeserver, ending)
-    questions, judge, sweep = watch_over(
+    questions, judge, sweep, _ = watch_over(
         watch,
         config,
         given,

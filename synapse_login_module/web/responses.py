@@ -71,7 +71,8 @@ FOR_SERVERS = CommonHeaders.of({b"Cache-Control": b"no-store"})
 @lru_cache(1)
 def _date(second: int) -> bytes:
     """Write a time as a ``Date`` header does (RFC 9110, section 5.6.7): once for each second."""
-    return datetimeToString(second)
+    date: bytes = datetimeToString(second)
+    return date
 
 
 _PHRASES = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}

@@ -569,8 +569,8 @@ class SQLiteFileTests(SQLiteTestCase):
         """Every connection is in WAL mode, and waits for the disk at each commit."""
         made: list[sqlite3.Connection] = []
 
-        def watched(path: Path) -> sqlite3.Connection:
-            made.append(connect(path))
+        def watched(path: Path, **timeout: float) -> sqlite3.Connection:
+            made.append(connect(path, **timeout))
             return made[-1]
 
         for module in (sqlite, sqlite_file):
@@ -704,9 +704,9 @@ class SQLiteServiceTests(SQLiteTestCase):
         """Until the start no connection is open, because the process may fork before it."""
         made: list[Path] = []
 
-        def watched(path: Path) -> sqlite3.Connection:
+        def watched(path: Path, **timeout: float) -> sqlite3.Connection:
             made.append(path)
-            return connect(path)
+            return connect(path, **timeout)
 
         self.open(start=False)
         for module in (sqlite, sqlite_file):
