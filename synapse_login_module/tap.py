@@ -21,11 +21,11 @@ from synapse_login_module.errors import ConfigError, described
 from synapse_login_module.standalone import log_capture, log_output, privileges
 from synapse_login_module.standalone.facts import Facts
 from synapse_login_module.standalone.launch import PROGRAM, Launch
+from synapse_login_module.standalone.lazy_tls import defer_tls
 from synapse_login_module.standalone.plan import LoadedConfig, load_config
 from synapse_login_module.standalone.reactor import act_on, keep_steady_time, stop
 from synapse_login_module.standalone.sd_notify import Notifier
 from synapse_login_module.standalone.server import LoginServer, build_server
-from synapse_login_module.standalone.workers.supervisor import Supervisor
 
 _MAX_WORKERS = 1024
 
@@ -67,6 +67,7 @@ def makeService(options: Options) -> IService:
 
     :raise SystemExit: when the configuration has mistakes, with one line for each.
     """
+    defer_tls()
     from twisted.internet import reactor
 
     path = Path(options["config"])
@@ -86,6 +87,8 @@ def makeService(options: Options) -> IService:
             alone = server = build_server(loaded, reactor, _files_as(twistd))
             on_hangup = partial(_renew_keys, loaded, facts, alone)
         else:
+            from synapse_login_module.standalone.workers.supervisor import Supervisor
+
             parent = server = Supervisor(
                 path,
                 loaded,

@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import Any
-
-from twisted.internet.endpoints import serverFromString
+from typing import Any, NamedTuple
 
 from synapse_login_module.common.loopback import is_loopback
 from synapse_login_module.errors import ConfigError
 
 _LAST_PORT = 65535
 _SEPARATOR = re.compile(r"(?<!\\):")
+_PLAIN_TCP = re.compile(
+    r"tcp:(?:port=)?([0-9]{1,5})(?::interface=((?:[A-Za-z0-9.-]|\\:)*))?", re.ASCII
+)
+
+
+class PlainTCP(NamedTuple):
+    """A port and an interface, which are all that a description says."""
+
+    port: int
+    interface: str
+
+
+def plain_tcp(description: str) -> PlainTCP | None:
+    """Return the port and the interface of a description that says no more than these.
+
+    Such an endpoint does not need Twisted's module of endpoints, which imports all of TLS.
+    """
+    found = _PLAIN_TCP.fullmatch(description)
+    if found is None:
+        return None
+    return PlainTCP(int(found[1]), (found[2] or "").replace("\\:", ":"))
 
 
 def check(reactor: Any, description: str, *, starts: bool = False) -> None:
@@ -25,6 +44,10 @@ def check(reactor: Any, description: str, *, starts: bool = False) -> None:
     port = _port(description)
     if port is not None and not 0 <= port <= _LAST_PORT:
         raise ConfigError("", f"there is no port {port}: the last is {_LAST_PORT}")
+    if plain_tcp(description) is not None:
+        return
+    from twisted.internet.endpoints import serverFromString
+
     try:
         serverFromString(reactor, description)
     except OSError as error:  # for instance of a certificate

@@ -14,7 +14,6 @@ from twisted.python.logfile import LogFile
 from synapse_login_module.config.settings import LogFormat
 from synapse_login_module.errors import ConfigError
 from synapse_login_module.standalone import log_format
-from synapse_login_module.standalone.log_json import EventJSON
 from synapse_login_module.standalone.reactor import act_on
 
 _TWISTDS_FILE = "twistd.log"
@@ -44,6 +43,8 @@ def observer_for(twistd: Mapping[str, Any], form: LogFormat, reactor: Any) -> IL
             raise ConfigError(
                 "log.format", f"json is for standard output and --logfile, not for --{option}"
             )
+    from synapse_login_module.standalone.log_json import EventJSON
+
     if on_standard_output:
         return FileLogObserver(claim_standard_output(), EventJSON())
     name = twistd.get("logfile") or _TWISTDS_FILE

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
+from twisted.application.internet import TCPServer
 from twisted.application.service import IService, MultiService, Service
-from twisted.application.strports import service as listening_service
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
@@ -32,6 +32,7 @@ from synapse_login_module.compose import (
     login_service,
     meter,
 )
+from synapse_login_module.config import listen as listening
 from synapse_login_module.config.settings import Config
 from synapse_login_module.config.validation import config_path
 from synapse_login_module.errors import ConfigError
@@ -112,7 +113,7 @@ def build_server(
                 each.path,
                 listen(index, sites[index])
                 if listen
-                else listening_service(each.description, sites[index], reactor),
+                else _listening_service(each.description, sites[index], reactor),
             )
             for index, each in enumerate(config.listeners)
         ],
@@ -122,6 +123,17 @@ def build_server(
         backends.keys,
         backends.providers,
     )
+
+
+def _listening_service(description: str, site: LoginSite, reactor: Any) -> IService:
+    """Return Twisted's service for an endpoint description."""
+    plain = listening.plain_tcp(description)
+    if plain is not None:
+        tcp: IService = TCPServer(plain.port, site, interface=plain.interface, reactor=reactor)
+        return tcp
+    from twisted.application.strports import service
+
+    return service(description, site, reactor)
 
 
 class Backends(NamedTuple):

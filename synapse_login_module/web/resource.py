@@ -13,7 +13,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import Request
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET
 
 from synapse_login_module.errors import ServerBusy
 from synapse_login_module.web.outage_log import Outage, OutageLog
@@ -29,6 +28,9 @@ from synapse_login_module.web.responses import (
 )
 
 Handler = Callable[[Request], Coroutine["Deferred[Any]", Any, Response]]
+
+_NOT_DONE_YET = 1
+"""What :data:`twisted.web.server.NOT_DONE_YET` is; that module imports its templates too."""
 
 
 class InFlight:
@@ -159,7 +161,7 @@ class JSONResource(Resource):
             self._send(request, method_not_allowed(sorted(self._handlers)))
         else:
             self._send(request, NOT_FOUND)
-        return NOT_DONE_YET
+        return _NOT_DONE_YET
 
     def _start(self, handler: Handler, request: Request) -> None:
         gone: list[Failure] = []

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress, IProtocolNegotiationFactory, IReactorTime
 from twisted.logger import Logger
-from twisted.web.http import Request
+from twisted.web.http import HTTPFactory, Request
 from twisted.web.resource import IResource
-from twisted.web.server import Site
+from zope.interface import implementer
 
 from synapse_login_module.common.repeats import OncePerPeriod
 from synapse_login_module.web.budget import Budget
@@ -49,10 +49,12 @@ class SiteLimits:
     held: int = 4 << 20
 
 
-class LoginSite(Site):
+@implementer(IProtocolNegotiationFactory)
+class LoginSite(HTTPFactory):
     """A site that limits its connections and can be drained.
 
-    It logs no request line, since there may be a token in it.
+    It logs no request line, since there may be a token in it. It is no
+    :class:`twisted.web.server.Site`, whose module imports what this server does not use.
 
     :param root: the resource tree.
     :param reactor: has the clock and the timers.
@@ -64,7 +66,6 @@ class LoginSite(Site):
     """
 
     protocol: Any = LoginChannel
-    displayTracebacks = False
 
     def __init__(
         self,
@@ -75,7 +76,8 @@ class LoginSite(Site):
         network_of_request: Callable[[Request], str] = lambda request: "",
         evicted: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(root, requestFactory=HTTPRequest, timeout=None, reactor=reactor)
+        super().__init__(timeout=None, reactor=reactor)  # type: ignore[arg-type] # None is none
+        self.resource = root
         self._limits = limits = limits or SiteLimits()
         self._network_of = network_of
         self._evicted = evicted
@@ -97,6 +99,13 @@ class LoginSite(Site):
         self._eviction_lines = OncePerPeriod(reactor.seconds)
         self.draining = False
         self._drained: Deferred[None] | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Make the channel of a connection."""
+        channel: Any = super().buildProtocol(addr)
+        channel.requestFactory = HTTPRequest
+        channel.site = self
+        return channel
 
     def acceptableProtocols(self) -> list[bytes]:
         """Return the protocols over TLS: never HTTP/2, which Twisted may support."""

@@ -91,6 +91,43 @@ class CheckTests(SynchronousTestCase):
         self.assertIn(listen.is_local(description), (True, False))
 
 
+class PlainTCPTests(SynchronousTestCase):
+    """Descriptions that say no more than a port and an interface."""
+
+    def test_as_twisted(self) -> None:
+        """Twisted listens at the same port and interface, whatever the description."""
+        for description in (
+            "tcp:8008",
+            "tcp:port=8008",
+            "tcp:8008:interface=",
+            "tcp:8008:interface=127.0.0.1",
+            "tcp:port=8008:interface=\\:\\:1",
+            "tcp:8008:interface=localhost",
+        ):
+            reactor = MemoryReactorClock()
+            serverFromString(reactor, description).listen(Factory())
+            port, _, _, interface = reactor.tcpServers[0]
+            self.assertEqual(listen.plain_tcp(description), (port, interface), description)
+
+    def test_other(self) -> None:
+        """A description that says more, or has mistakes, is left to Twisted."""
+        for description in (
+            "tcp",
+            "tcp:",
+            "tcp:x",
+            "tcp:٨",
+            "tcp:8008:127.0.0.1",
+            "tcp:8008:backlog=5",
+            "tcp:8008:interface=127.0.0.1:backlog=5",
+            "tcp:port=8008:127.0.0.1",
+            "tcp:8008:interface=::1",
+            "tcp6:8008",
+            "haproxy:tcp:8008",
+            "unix:/run/login.sock",
+        ):
+            self.assertIsNone(listen.plain_tcp(description), description)
+
+
 class IsLocalTests(SynchronousTestCase):
     """The check whether an endpoint is local."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
@@ -27,6 +27,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from synapse_login_module.config import listen
 from synapse_login_module.errors import ConfigError
 
 _ERROR_PAUSE = 0.1
@@ -53,20 +54,38 @@ class OpenSocket:
     :ivar descriptor: the descriptor that workers inherit.
     """
 
+    descriptor: int
+
     def __init__(self, reactor: Any, description: str) -> None:
         self._port: Any = None
+        plain = listen.plain_tcp(description)
+        if plain is None:
+            self._open(reactor, description)
+            return
+        try:
+            self._share(reactor.listenTCP(plain.port, _Listener(), interface=plain.interface))
+        except (CannotListenError, OSError, OverflowError, ValueError) as error:
+            raise ConfigError("", str(error)) from None
+
+    def _open(self, reactor: Any, description: str) -> None:
+        from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
+
         endpoint: Any = serverFromString(reactor, description)
         if isinstance(endpoint, AdoptedStreamServerEndpoint):  # systemd has opened it
-            self.descriptor: int = endpoint.fileno
+            self.descriptor = endpoint.fileno
             return
+        ports: list[Any] = []
         failures: list[Failure] = []
-        endpoint.listen(_Listener()).addCallbacks(self._opened, failures.append)
+        endpoint.listen(_Listener()).addCallbacks(ports.append, failures.append)
         if failures:
             raise ConfigError("", failures[0].getErrorMessage())
-        if not IReadDescriptor.providedBy(self._port):
+        if not ports or not IReadDescriptor.providedBy(ports[0]):
             raise ConfigError("", f"{description!r} cannot be shared by workers")
-        self._port.stopReading()
-        self.descriptor = self._port.fileno()
+        self._share(ports[0])
+
+    def _share(self, port: Any) -> None:
+        port.stopReading()
+        self._port, self.descriptor = port, port.fileno()
 
     def close(self) -> Deferred[None]:
         """Close the socket in this process; workers close their own descriptors.
@@ -81,9 +100,6 @@ class OpenSocket:
             os.dup2(nothing.fileno(), self.descriptor, inheritable=False)
         closed: Deferred[None] = self._port.stopListening()
         return closed
-
-    def _opened(self, port: object) -> None:
-        self._port = port
 
 
 def endpoint(
@@ -100,8 +116,10 @@ def endpoint(
     :param should_yield: returns whether another process should accept the next connection.
     """
     sharing: Any = _SharingReactor(reactor, descriptor, should_yield)
-    if description.startswith("systemd:"):
+    if description.startswith("systemd:") or listen.plain_tcp(description) is not None:
         return _InheritedEndpoint(sharing)
+    from twisted.internet.endpoints import serverFromString
+
     found: IStreamServerEndpoint = serverFromString(sharing, description)
     return found
 

@@ -32,6 +32,7 @@ from synapse_login_module.limits.shared_memory import SharedBuckets
 from synapse_login_module.metrics.prometheus import FOLDER_VARIABLE
 from synapse_login_module.passwords import cores
 from synapse_login_module.standalone import log_capture, log_format, log_output
+from synapse_login_module.standalone.lazy_tls import defer_tls
 from synapse_login_module.standalone.log_json import EventJSON
 from synapse_login_module.standalone.measuring import WorkerFiles, measuring_of_worker
 from synapse_login_module.standalone.plan import LoadedConfig, check_config
@@ -73,6 +74,7 @@ def main() -> None:
         signal.signal(each, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENT_SIGNALS)
     _begin_logging(options.number, options.log_format)
+    defer_tls()
     from twisted.internet import reactor
 
     keep_steady_time(reactor)
