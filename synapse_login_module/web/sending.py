@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.tcp import Connection
 
 C = TypeVar("C")
 
@@ -52,13 +52,14 @@ class Sending(Generic[C]):
 
 
 def can_send(transport: Any) -> bool:
-    """Say whether :func:`send_now` may be called: on a connection of Twisted's without TLS."""
-    return isinstance(transport, Connection) and not transport.TLS
+    """Say whether :func:`send_now` may be called: on a socket of Twisted's without TLS."""
+    return isinstance(transport, FileDescriptor) and not getattr(transport, "TLS", False)
 
 
 def send_now(transport: Any, data: bytes) -> None:
     """Send data, and have the transport send what the system does not take now."""
-    waits = transport.dataBuffer or transport._tempDataBuffer
+    # Where Twisted keeps what waits elsewhere, something may wait.
+    waits = getattr(transport, "dataBuffer", True) or getattr(transport, "_tempDataBuffer", True)
     if transport.connected and not transport.disconnecting and not waits:
         sent = transport.writeSomeData(data)
         # A connection that is lost is left to the reactor, which has its protocol told.

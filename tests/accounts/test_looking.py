@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar, copy_context
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
@@ -101,6 +101,71 @@ class LookIfDueTests(SynchronousTestCase):
         self.statuses.answer = AccountStatus.ACTIVE
         self.looks.saw_lock(ALICE, False)
         self.successResultOf(self.use())
+
+    def watch(self) -> None:
+        """Give the accounts a version, and the session a link to one of them."""
+        self.version: object = 1
+        accounts: IAccounts = self.statuses  # type: ignore[assignment]
+        self.looks = AccountLooks(
+            *(accounts, self.store, TIMEOUT, INTERVAL, self.clock), version_of=self.version_of
+        )
+        self.session = self.session._replace(link=Link(ALICE, "file", "alice"))
+
+    def version_of(self, provider: str) -> object:
+        self.assertEqual(provider, "file")
+        return self.version
+
+    def test_same_version(self) -> None:
+        """An active account is asked about again when the version of the accounts has changed."""
+        self.watch()
+        for version in (1, 2, 1):
+            self.version = version
+            for _ in range(3):
+                self.successResultOf(self.refresh())
+        self.assertEqual(self.statuses.asked, 3)
+        self.clock.advance(INTERVAL)
+        self.successResultOf(self.use())
+        self.assertEqual(self.statuses.asked, 3)
+
+    def test_no_version(self) -> None:
+        """Without a version, as of a file that is missing, each refresh asks."""
+        self.watch()
+        self.version = None
+        self.successResultOf(self.refresh())
+        self.successResultOf(self.refresh())
+        self.assertEqual(self.statuses.asked, 2)
+
+    def test_other_link(self) -> None:
+        """What was seen of one account does not count for another that the user is linked to."""
+        self.watch()
+        self.successResultOf(self.refresh())
+        self.session = self.session._replace(link=Link(ALICE, "file", "bob"))
+        self.successResultOf(self.refresh())
+        self.assertEqual(self.statuses.asked, 2)
+
+    def test_version_of_a_lock(self) -> None:
+        """A lock is looked at again each time, whatever the version, as one that was told."""
+        self.watch()
+        self.successResultOf(self.refresh())
+        self.statuses.answer = AccountStatus.LOCKED
+        self.looks.saw_lock(ALICE, True)
+        for _ in range(2):
+            self.failureResultOf(self.refresh(), AccountLocked)
+        self.assertEqual(self.statuses.asked, 3)
+
+    def test_version_before_the_question(self) -> None:
+        """A version that comes while an account is asked about is not the one that was seen."""
+        self.watch()
+        answer = self.statuses.answer
+
+        def asked(user_id: str, link: Link | None) -> Deferred[Any]:
+            self.version = 2
+            return succeed(answer)
+
+        self.patch(self.statuses, "account_status", asked)
+        self.successResultOf(self.refresh())
+        self.patch(self.statuses, "account_status", lambda *_: succeed(AccountStatus.LOCKED))
+        self.failureResultOf(self.refresh(), AccountLocked)
 
     def test_no_new_sessions(self) -> None:
         """Where an account may only begin no session now, those that it has go on."""
