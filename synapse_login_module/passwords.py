@@ -44,6 +44,8 @@ _STARVING = 0.1
 """The share of a core below which a thread of the lowest priority starves."""
 _PLENTY = 0.5
 """The share of a core above which the lowest priority is enough again."""
+_TELLING = 0.02
+"""Seconds. Shorter work may fit into one turn of a thread that hardly gets any."""
 
 _known_as: ContextVar[str | None] = ContextVar("known_as", default=None)
 _checked: ContextVar[list[Kind] | None] = ContextVar("checked", default=None)
@@ -247,7 +249,7 @@ class HashingPool(ThreadPool):
         niceness = self._niceness
         if seconds > _STARVING_AFTER and worked < seconds * _STARVING:
             niceness = LOW_PRIORITY
-        elif worked > seconds * _PLENTY:
+        elif seconds > _TELLING and worked > seconds * _PLENTY:
             niceness = LOWEST_PRIORITY
         if niceness != self._niceness:
             self._reactor.callFromThread(self._set_niceness, niceness)

@@ -69,7 +69,12 @@ def watch_over(
 
     def version_of(name: str) -> object:
         provider = by_name.get(name)
-        return None if provider is None else provider.version()
+        if provider is None:
+            return None
+        try:
+            return provider.version()
+        except Exception:  # the sweep, which asks once a second, logs it
+            return None
 
     sweep = AccountSweep(links, questions, judge, brake, interval, clock, versions, meter)
     return Watch(questions, judge, sweep, version_of)

@@ -23,18 +23,18 @@ _AHEAD = 1.2
 _CATCHING_UP = 2.0
 """The same while the lane is behind."""
 
-_BATCH = 8
+_BATCH = 4
 """How many accounts a tick takes, where the shortest and the longest period allow it."""
 
-_MOST = 8
+_MOST = round(_BATCH * _CATCHING_UP)
 """How many accounts a tick takes at most, so that no request waits long for it."""
 
 _SHORTEST_PERIOD = 0.02
 _LONGEST_PERIOD = 1.0
 _REST = 3.0
-"""The pause after a tick, as a multiple of the processor time that the process used during it. So
-the sweep leaves most of the time to requests, however many accounts there are. Waiting for a
-directory does not count.
+"""The pause after a tick, as a multiple of the processor time that the reactor's thread used during
+it. So the sweep leaves most of the time to requests, however many accounts there are. Waiting for a
+directory does not count, and other threads that hash passwords do not either.
 """
 
 
@@ -49,7 +49,7 @@ class Lane:
     :param look: looks at one account.
     :param interval: seconds in which each account is looked at once.
     :param clock: the wall clock; also runs the ticks.
-    :param processor_time: returns the seconds of processor time that this process has used.
+    :param processor_time: returns the seconds of processor time that this thread has used.
     :ivar lag: how many seconds late the most overdue account of the last tick was.
     """
 
@@ -62,7 +62,7 @@ class Lane:
         look: Callable[[WatchedLink], Coroutine[Any, Any, None]],
         interval: float,
         clock: IReactorTime,
-        processor_time: Callable[[], float] = time.process_time,
+        processor_time: Callable[[], float] = time.thread_time,
     ) -> None:
         self._provider = provider
         self._watch = watch

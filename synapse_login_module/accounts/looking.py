@@ -64,7 +64,8 @@ class AccountLooks:
     :param end_all: ends all sessions of a user whose account is gone; by default the store does.
     :param version_of: returns the version of a provider's accounts, by the provider's name; see
         :class:`~synapse_login_module.interfaces.IWatchedAccounts`. While it stays the same, an
-        active account is not looked at again. ``None``: a provider has to be asked each time.
+        active account is looked at once an interval. ``None``: a provider has to be asked each
+        time.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class AccountLooks:
 
     def saw_lock(self, user_id: str, locked: bool) -> None:
         """Note that an account was locked or unlocked, and look at it when it is next used."""
-        self._remember(user_id, 0.0, locked)
+        self._remember(user_id, 0.0, is_locked=locked)
 
     async def look_if_due(self, session: SessionInfo) -> None:
         """Look at the account again if the last look is too old or found the account locked.
@@ -123,7 +124,7 @@ class AccountLooks:
         seen = self._seen_now(session.link)
         if seen is not None:
             last = self._looks.get(session.user_id)
-            if last is not None and last.seen == seen:
+            if last and last.seen == seen and self._clock.seconds() < last.good_until:
                 return True
         asked = self._accounts.account_status(session.user_id, session.link)
         try:
@@ -144,7 +145,7 @@ class AccountLooks:
             # During an outage, not every request should wait for the timeout.
             last = self._looks.get(session.user_id)
             retry = min(_LONGEST_RETRY, self._interval)
-            self._remember(session.user_id, retry, last is not None and last.is_locked)
+            self._remember(session.user_id, retry, is_locked=last is not None and last.is_locked)
             return False
         return True
 
@@ -179,6 +180,7 @@ class AccountLooks:
         self,
         user_id: str,
         seconds: float,
+        *,
         is_locked: bool = False,
         seen: tuple[Link, object] | None = None,
     ) -> None:
@@ -197,7 +199,7 @@ class AccountLooks:
                     return  # the store rejects a refresh of a session that has ended
                 raise UnknownToken from None
             if isinstance(error, AccountLocked):
-                self._remember(session.user_id, self._interval, True)
+                self._remember(session.user_id, self._interval, is_locked=True)
                 raise
             await self._end_all(session.user_id)
             raise UnknownToken from None

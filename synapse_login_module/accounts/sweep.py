@@ -49,6 +49,7 @@ class AccountSweep(Service):
     :param versions: returns the versions of the providers. It is called each beat, and is cheap.
     :param meter: receives the metrics.
     :param processor_time: as for :class:`~synapse_login_module.accounts.lane.Lane`.
+    :param steady: a monotonic clock, in seconds. It measures how long counting takes.
     """
 
     log = Logger()
@@ -63,7 +64,8 @@ class AccountSweep(Service):
         clock: IReactorTime,
         versions: Callable[[], Versions],
         meter: SweepMeter,
-        processor_time: Callable[[], float] = time.process_time,
+        processor_time: Callable[[], float] = time.thread_time,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._watch = watch
         self._questions = questions
@@ -74,6 +76,7 @@ class AccountSweep(Service):
         self._versions = versions
         self._meter = meter
         self._processor_time = processor_time
+        self._steady = steady
         self._lanes: dict[str, Lane] = {}
         self._seen: dict[tuple[str, ...], object] = {}
         self._counted_at = float("-inf")
@@ -123,7 +126,10 @@ class AccountSweep(Service):
     async def _do_beat(self) -> None:
         try:
             await self._look_at_changed()
-            every = max(min(_COUNT_EVERY, self._interval / 4), self._count_took / _COUNTING_SHARE)
+            every = max(
+                min(_COUNT_EVERY, self._interval / 4),
+                min(self._interval, self._count_took / _COUNTING_SHARE),
+            )
             # The difference is negative if the clock was set back.
             if not 0 <= self._clock.seconds() - self._counted_at < every:
                 self._counted_at = self._clock.seconds()
@@ -134,9 +140,10 @@ class AccountSweep(Service):
     # Counting, and a lane for each provider.
 
     async def _count(self) -> None:
+        began = self._steady()
         past = self._clock.seconds() - self._interval
         counts = await self._watch.counts(in_milliseconds(past))
-        self._count_took = self._clock.seconds() - self._interval - past
+        self._count_took = self._steady() - began
         self._measure(counts)
         self._brake.warn(counts)
         if counts.held and await self._brake.is_over():

@@ -62,7 +62,7 @@ class IWatchedAccounts(Interface):
         """Return a value that changes when the accounts may have changed.
 
         It is called at every refresh, so it has to be cheap. While it stays the same, an account
-        that was active counts as active, and is not looked at again.
+        that was active counts as active, until ``tokens.account_check_interval`` is over.
 
         :return: ``None`` when it is not known.
         """

@@ -29,7 +29,11 @@ def defer_tls() -> None:
     """Have the TLS of the reactor imported at its first use. Call this before the reactor's import.
 
     Nothing changes if the reactor is imported already, if pyOpenSSL is not installed, or if this
-    Twisted needs more of it.
+    Twisted needs more of it. A pyOpenSSL that is installed and broken shows at the first use of
+    TLS, and no longer at the start.
+
+    The two modules may be used by any thread, but for the first time by one at a time: Python's
+    ``LazyLoader`` has no lock in its older releases. Here that is the reactor's.
     """
     if any(name in sys.modules for name in (_FIRST_OF_REACTOR, _USES_ONE_CLASS, *_REACTORS_TLS)):
         return
@@ -46,7 +50,8 @@ def _import_with_stand_in() -> bool:
     sys.modules[_TLS] = stand_in
     try:
         import_module(_USES_ONE_CLASS)
-    except ImportError:
+    except Exception:  # this Twisted does more with the class than to call it
+        sys.modules.pop(_USES_ONE_CLASS, None)
         return False
     finally:
         del sys.modules[_TLS]
@@ -62,8 +67,8 @@ def _tls_factory(*given: Any, **named: Any) -> Any:
 def _make_lazy(name: str) -> None:
     """Have a module loaded when an attribute of it is first used."""
     spec = find_spec(name)
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        return
     loader = spec.loader = LazyLoader(spec.loader)
     module = module_from_spec(spec)
     sys.modules[name] = module

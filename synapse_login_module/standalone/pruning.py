@@ -34,6 +34,9 @@ _MAX_REMOVED_AT_ONCE = 25
 _REST = 3.0
 """The pause after a batch of the command, as a multiple of the time that the batch took."""
 
+_LONGEST_REST = 5.0
+"""Seconds."""
+
 
 class Pruner(Service):
     """Walks over all sessions in rounds of small batches, for as long as it runs.
@@ -125,7 +128,7 @@ async def prune_all(
     After each batch the store is left to the servers for three times as long as the batch took.
 
     :param store: an ``IHousekeeping``.
-    :param clock: a monotonic clock, which also ends the pauses.
+    :param clock: measures the batches, and ends the pauses. It may be set.
     :param tell: called with each batch.
     :return: how many sessions and login tokens were removed.
     """
@@ -140,4 +143,5 @@ async def prune_all(
         after = batch.after
         if after is None:
             return Pruned(sessions, login_tokens, None)
-        await deferLater(clock, max(0.0, _REST * (clock.seconds() - began)))
+        rest = _REST * (clock.seconds() - began)
+        await deferLater(clock, min(_LONGEST_REST, max(0.0, rest)))

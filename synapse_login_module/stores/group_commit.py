@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from synapse_login_module.errors import LoginServiceError, StoreUnavailable
@@ -44,6 +45,8 @@ class GroupCommitThread:
     :param metrics: measures the commits, on the thread.
     :param committed: called on the thread after each batch, when its results are on their way.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -138,9 +141,15 @@ class GroupCommitThread:
                 self._metrics.committed(time.perf_counter() - began, len(batch))
             self._call_from_thread(self._deliver, results)
             if connection is not None:
-                self._committed(connection)
+                self._tell_committed(connection)
         if connection is not None:
             connection.close()
+
+    def _tell_committed(self, connection: sqlite3.Connection) -> None:
+        try:
+            self._committed(connection)
+        except Exception:  # whatever it is, the thread has to go on
+            self.log.failure("what follows a commit failed")
 
 
 def _commit(connection: sqlite3.Connection, batch: list[_Piece]) -> list[_Result]:

@@ -58,8 +58,8 @@ class SQLiteDatabase:
 
     def stop(self) -> None:
         """Run the waiting work and close the file. Blocks until then."""
-        self._checkpoints.stop()
         self.thread.stop()
+        self._checkpoints.stop()
 
     def run(self, work: Callable[[Rows], T]) -> Deferred[T]:
         """Run the work on the thread, in the next transaction."""

@@ -18,8 +18,13 @@ _ROWS = 400
 """The number of written rows between two checkpoints."""
 
 _MOST_PAGES = 20_000
-"""The pages of a log that the writer copies at a commit after all: 80 MB. It gets that long only
-while a reader holds it up, or where the thread fails.
+"""The pages of a log that the writer copies at a commit after all: 80 MB. It gets that long while a
+reader holds it up, where the thread fails, and where several processes write without pause.
+"""
+
+_LONG = 4_000
+"""The pages of a log that is checkpointed after each commit. It gets that long where several
+processes write, as one commits while another copies the rest.
 """
 
 _COPY = "PRAGMA wal_checkpoint(PASSIVE)"
@@ -59,7 +64,8 @@ class Checkpoints:
         """Checkpoint if that is due; called on the thread that writes, between transactions."""
         if self._copied.is_set():
             self._copied.clear()
-            _checkpoint(connection)
+            if _checkpoint(connection) > _LONG:
+                self._wanted.set()
         elif connection.total_changes - self._before >= _ROWS:
             self._before = connection.total_changes
             self._wanted.set()
@@ -78,7 +84,12 @@ class Checkpoints:
             connection.close()
 
 
-def _checkpoint(connection: sqlite3.Connection) -> None:
-    """Copy what no reader or writer keeps from being copied. A later checkpoint copies the rest."""
+def _checkpoint(connection: sqlite3.Connection) -> int:
+    """Copy what no reader or writer keeps from being copied. A later checkpoint copies the rest.
+
+    :return: the pages of the log, or a number below that if it is not known.
+    """
     with suppress(sqlite3.Error):
-        connection.execute(_COPY).fetchall()
+        pages: int = connection.execute(_COPY).fetchone()[1]
+        return pages
+    return 0

@@ -274,13 +274,23 @@ class LoginChannel(HTTPChannel):
             self.wait_in(self.site.receiving)
             self.callLater(0, self._go_on)
 
+    def pauseProducing(self) -> None:
+        """Wait until the client has read its responses."""
+        super().pauseProducing()
+        if self._waiting is self.site.idle or self._waiting is self.site.receiving:
+            self.wait_in(self.site.unread)
+
     def resumeProducing(self) -> None:
         """Go on once the client has read its responses."""
         super().resumeProducing()
         if self._waiting is self.site.unread:
+            if self._done is None:
+                self.wait_in(self.site.receiving if self.requests else self.site.idle)
             self._go_on()
 
     def _go_on(self) -> None:
+        if self._waiting is self.site.unread and self._waitingForTransport:
+            return
         request, self._done = self._done, None
         if request is not None:
             self.wait_in(self.site.idle)
@@ -340,7 +350,7 @@ class LoginChannel(HTTPChannel):
     def abort(self) -> None:
         """Close at once."""
         self._done = None
-        self._unsent = b""
+        self._can_send, self._unsent = False, b""
         self.wait_in(None)
         self.transport.abortConnection()
 

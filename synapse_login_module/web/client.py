@@ -32,22 +32,27 @@ class Clients:
     def __init__(self, trusted_proxies: Sequence[Network]) -> None:
         self._trusted = tuple(trusted_proxies)
         self._is_trusted = lru_cache(_REMEMBERED)(self._look_up)
-        self._remembered = lru_cache(_REMEMBERED)(self._find)
+        self._stranger = lru_cache(_REMEMBERED)(self._find_stranger)
+        self._behind = lru_cache(_REMEMBERED)(self._find)
 
     def of(self, request: Request) -> Client:
         """Return the client of a request: the last hop that is no trusted proxy."""
         host = getattr(request.getClientAddress(), "host", "")
+        stranger = self._stranger(host)
+        if stranger is not None:
+            return stranger
         forwarded = _forwarded_for(request)
-        if len(forwarded) > _LONGEST_ADDRESS:
-            return self._find(host, forwarded)
-        return self._remembered(host, forwarded)
+        find = self._find if len(forwarded) > _LONGEST_ADDRESS else self._behind
+        return find(host, forwarded)
+
+    def _find_stranger(self, host: str) -> Client | None:
+        """Return the client at the address of a peer, unless that is a trusted proxy."""
+        peer = _address(host)
+        return None if peer is None or self._is_trusted(peer) else _client(peer)
 
     def _find(self, host: str, forwarded: str) -> Client:
-        """Find the client of a peer that has sent an ``X-Forwarded-For``."""
-        peer = _address(host)
-        if peer is not None and not self._is_trusted(peer):
-            return _client(peer)
-        client = peer
+        """Find the client behind a trusted proxy, by its ``X-Forwarded-For``."""
+        client = _address(host)
         for hop in reversed(forwarded.split(",")):
             if len(hop) > _LONGEST_ADDRESS:
                 break

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from twisted.web.http import Request, datetimeToString
@@ -89,7 +90,7 @@ class Response(NamedTuple):
     status: int
     body: bytes
     content_type: bytes = b"application/json"
-    headers: Mapping[bytes, bytes] = {}
+    headers: Mapping[bytes, bytes] = MappingProxyType({})
     common: CommonHeaders = FOR_ANY_ORIGIN
 
     def to_bytes(self, version: bytes, is_last: bool, with_body: bool = True) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 C = TypeVar("C")
 
@@ -23,11 +24,17 @@ class Sending(Generic[C]):
     the responses of others. That wakes processes one by one, and costs more than it brings.
 
     :param send: called with each connection.
+    :param abort: called with a connection whose sending raised an error.
     :param reactor: schedules the next turn.
     """
 
-    def __init__(self, send: Callable[[C], object], reactor: IReactorTime) -> None:
+    log = Logger()
+
+    def __init__(
+        self, send: Callable[[C], object], abort: Callable[[C], object], reactor: IReactorTime
+    ) -> None:
         self._send = send
+        self._abort = abort
         self._reactor = reactor
         self._holding: list[C] = []
         self._timer: IDelayedCall | None = None
@@ -39,7 +46,8 @@ class Sending(Generic[C]):
             self._timer = self._reactor.callLater(0, self._send_all)
 
     def stop(self) -> None:
-        """Cancel the timer."""
+        """Forget the connections, which are closed, and cancel the timer."""
+        self._holding.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -48,7 +56,11 @@ class Sending(Generic[C]):
         self._timer = None
         holding, self._holding = self._holding, []
         for each in holding:
-            self._send(each)
+            try:
+                self._send(each)
+            except Exception:
+                self.log.failure("cannot send a response")
+                self._abort(each)
 
 
 def can_send(transport: Any) -> bool:

@@ -76,14 +76,16 @@ class LoginSite(HTTPFactory):
         network_of_request: Callable[[Request], str] = lambda request: "",
         evicted: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(timeout=None, reactor=reactor)  # type: ignore[arg-type] # None is none
+        super().__init__(timeout=None, reactor=reactor)  # type: ignore[arg-type] # no timeout
         self.resource = root
         self._limits = limits = limits or SiteLimits()
         self._network_of = network_of
         self._evicted = evicted
         self.network_of_request = network_of_request
         self.turns: Turns[HTTPRequest] = Turns(HTTPRequest.begin, reactor)
-        self.sending: Sending[LoginChannel] = Sending(LoginChannel.send_held, reactor)
+        self.sending: Sending[LoginChannel] = Sending(
+            LoginChannel.send_held, LoginChannel.abort, reactor
+        )
         self.channels: set[LoginChannel] = set()
         self._networks: defaultdict[str, set[LoginChannel]] = defaultdict(set)
         self.idle = TimeoutQueue(limits.idle_timeout, LoginChannel.loseConnection, reactor)

@@ -221,6 +221,7 @@ class Accounts:
             self._versions,
             SweepMeter(self._lag, self._held, self.links.__setitem__),
             lambda: self.processor_time,
+            self.clock.seconds,
         )
 
     def _versions(self) -> Versions:

@@ -123,9 +123,17 @@ class LookIfDueTests(SynchronousTestCase):
             for _ in range(3):
                 self.successResultOf(self.refresh())
         self.assertEqual(self.statuses.asked, 3)
-        self.clock.advance(INTERVAL)
-        self.successResultOf(self.use())
-        self.assertEqual(self.statuses.asked, 3)
+
+    def test_same_version_for_long(self) -> None:
+        """Whatever the version, an account is asked about again once the interval is over."""
+        self.watch()
+        self.successResultOf(self.refresh())
+        self.clock.advance(INTERVAL - 1)
+        self.successResultOf(self.refresh())
+        self.assertEqual(self.statuses.asked, 1)
+        self.statuses.answer = AccountStatus.LOCKED
+        self.clock.advance(1)
+        self.failureResultOf(self.refresh(), AccountLocked)
 
     def test_no_version(self) -> None:
         """Without a version, as of a file that is missing, each refresh asks."""

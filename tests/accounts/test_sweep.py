@@ -101,6 +101,15 @@ class EvennessTests(SweepCase):
         self.assertLessEqual(sum(counts.values()), 1250)
         self.assertEqual(self.accounts.seen.lag, 0)
 
+    def test_many_in_an_interval(self) -> None:
+        """Of many accounts, with an answer that takes a while, each is looked at in time too."""
+        self.add(20_000)
+        self.start()
+        self.accounts.pass_time(INTERVAL)
+        counts = Counter(subject for _, subject in self.asked())
+        self.assertEqual(len(counts), 20_000)
+        self.assertEqual(self.accounts.seen.lag, 0)
+
     def test_evenly(self) -> None:
         """In no stretch of ten seconds more than a fifth above the even rate and one batch."""
         self.add(1000)

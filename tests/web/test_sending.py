@@ -58,6 +58,9 @@ class Socket(FileDescriptor):
         self.sent += taken
         return len(taken)
 
+    def abortConnection(self) -> None:
+        """Close at once."""
+
     def getPeer(self) -> IPv4Address:
         """Return the client's address."""
         return PEER
@@ -122,7 +125,21 @@ class SendingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.sent: list[str] = []
-        self.sending: Sending[str] = Sending(self.sent.append, self.clock)
+        self.aborted: list[str] = []
+        self.sending: Sending[str] = Sending(self.send, self.aborted.append, self.clock)
+
+    def send(self, one: str) -> None:
+        if one == "broken":
+            raise MemoryError
+        self.sent.append(one)
+
+    def test_error(self) -> None:
+        """An error of one connection ends that one, and the others send."""
+        for each in ("a", "broken", "b"):
+            self.sending.add(each)
+        self.clock.advance(0)
+        self.assertEqual((self.sent, self.aborted), (["a", "b"], ["broken"]))
+        self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
 
     def test_together(self) -> None:
         """All that is added in one turn is sent in the next, by one call of the reactor."""
@@ -141,6 +158,9 @@ class SendingTests(SynchronousTestCase):
         self.sending.stop()
         self.sending.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.sending.add("b")
+        self.clock.advance(0)
+        self.assertEqual(self.sent, ["b"])
 
 
 class ChannelTests(SynchronousTestCase):
@@ -189,8 +209,32 @@ class ChannelTests(SynchronousTestCase):
         self.channel.dataReceived(VERSIONS.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
         self.assertEqual(self.received(), [b"HTTP/1.1 200 OK"])
 
+    def test_unread(self) -> None:
+        """A client that reads no responses has as long for that as for a request."""
+        self.socket.room = 0
+        for _ in range(20):
+            self.channel.dataReceived(VERSIONS)
+            self.clock.advance(0)
+        self.assertIn(self.channel, self.site.unread)
+        self.socket.room = 1 << 20
+        self.socket.doWrite()
+        self.clock.advance(0)
+        self.socket.doWrite()
+        self.assertNotIn(self.channel, self.site.unread)
+        self.assertIn(self.channel, self.site.idle)
+        self.assertEqual(len(self.received()), 20)
+
+    def test_aborted(self) -> None:
+        """Nothing is sent on a connection that is being aborted, whatever comes after that."""
+        self.patch(self.socket, "abortConnection", lambda: None)
+        self.channel.dataReceived(VERSIONS)
+        self.channel.abort()
+        self.channel.send(b"late")
+        self.clock.advance(0)
+        self.assertEqual(self.socket.sent, b"")
+
     def test_lost(self) -> None:
-        """Nothing is sent on a connection that was lost or aborted meanwhile."""
+        """Nothing is sent on a connection that was lost meanwhile."""
         self.channel.dataReceived(VERSIONS)
         self.channel.connectionLost(Failure(ConnectionDone()))
         self.clock.advance(0)
