@@ -41,7 +41,7 @@ class SQLiteDatabase:
     """
 
     def __init__(self, path: Path, reactor: Any, metrics: Metrics) -> None:
-        self._checkpoints = Checkpoints(lambda: connect(path, timeout=0))
+        self._checkpoints = Checkpoints(lambda: connect(path, timeout=0, creates=False))
         self.thread = GroupCommitThread(
             self._checkpoints.connect,
             reactor.callFromThread,
@@ -49,7 +49,7 @@ class SQLiteDatabase:
             metrics,
             self._checkpoints.committed,
         )
-        self.reader = SQLiteReader(lambda: connect(path), reactor)
+        self.reader = SQLiteReader(lambda: connect(path, creates=False), reactor)
 
     def start(self) -> None:
         """Start the threads that write."""

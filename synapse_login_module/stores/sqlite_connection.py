@@ -13,13 +13,19 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.0001, 0.005
 _GROWTH = 1.1
 
 
-def connect(path: Path, timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
+def connect(path: Path, timeout: float = BUSY_TIMEOUT, creates: bool = True) -> sqlite3.Connection:
     """Open the file in WAL mode, with commits that are on the disk when they return.
 
     :param timeout: seconds that SQLite itself waits for a lock, in later statements.
+    :param creates: whether to make a file that is missing, which everybody may then read.
     """
+    mode = "rwc" if creates else "rw"
     connection = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        f"{path.absolute().as_uri()}?mode={mode}",
+        timeout=BUSY_TIMEOUT,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=True,
     )
     try:
         # When several processes change the mode at once, SQLite rejects all but one without

@@ -41,7 +41,7 @@ class ReadsWarmSessions(DerivedTokenStore):
         """Open a connection for the reactor's thread. Without it, all is read as before."""
         self._warm: Recent[int, None] = Recent(_REMEMBERED)
         try:
-            connection = connect(path, timeout=0)
+            connection = connect(path, timeout=0, creates=False)
             for pragma in ("query_only = ON", f"cache_size = -{_CACHE}"):
                 connection.execute(f"PRAGMA {pragma}")
         except sqlite3.Error as error:

@@ -569,8 +569,8 @@ class SQLiteFileTests(SQLiteTestCase):
         """Every connection is in WAL mode, and waits for the disk at each commit."""
         made: list[sqlite3.Connection] = []
 
-        def watched(path: Path, **timeout: float) -> sqlite3.Connection:
-            made.append(connect(path, **timeout))
+        def watched(path: Path, **given: Any) -> sqlite3.Connection:
+            made.append(connect(path, **given))
             return made[-1]
 
         for module in (sqlite, sqlite_file):
@@ -700,13 +700,24 @@ class SQLiteServiceTests(SQLiteTestCase):
         self.wait_for_failure(store.present(strange), UnknownToken)
         self.assertEqual(set(threads), {"sqlite"})
 
+    def test_moved_away(self) -> None:
+        """No thread makes the file anew when it is moved away: everybody could read that one."""
+        store = self.open()
+        self.wait_for(store.ping())
+        for each in self.path.parent.glob(f"{self.path.name}*"):
+            each.rename(each.with_name(f"moved-{each.name}"))
+        for index in range(500):  # more rows than between two checkpoints
+            self.wait_for(store.issue("@alice:example.com", f"D{index}", None, True, True))
+        self.wait_for_failure(store.sessions(None), StoreUnavailable)
+        self.assertFalse(self.path.exists())
+
     def test_no_thread_before_the_start(self) -> None:
         """Until the start no connection is open, because the process may fork before it."""
         made: list[Path] = []
 
-        def watched(path: Path, **timeout: float) -> sqlite3.Connection:
+        def watched(path: Path, **given: Any) -> sqlite3.Connection:
             made.append(path)
-            return connect(path, **timeout)
+            return connect(path, **given)
 
         self.open(start=False)
         for module in (sqlite, sqlite_file):
