@@ -275,6 +275,7 @@ def hashing_pool(config: SharedConfig, reactor: Any, metrics: Metrics | None = N
         hashing.new_hashes(),
         queue_timeout=shortest / 2000,
         waited=metrics.hashing_wait.observe,
+        watch=reactor,
     )
     metrics.watch(metrics.hashing_queue, lambda: pool.waiting)
     return pool

@@ -12,12 +12,16 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -46,6 +50,38 @@ _PLENTY = 0.5
 """The share of a core above which the lowest priority is enough again."""
 _TELLING = 0.02
 """Seconds. Shorter work may fit into one turn of a thread that hardly gets any."""
+
+
+class _UnderWay(NamedTuple):
+    """A password that a thread hashes.
+
+    :param began: when it began, in seconds.
+    :param before: what the thread had had of a processor by then, in seconds.
+    :param worked: returns what it has had.
+    """
+
+    began: float
+    before: float
+    worked: Callable[[], float]
+
+    def starves(self, now: float) -> bool:
+        """Say whether it has had next to nothing of a processor, for long enough to tell."""
+        seconds = now - self.began
+        try:
+            return seconds > _STARVING_AFTER and self.worked() - self.before < seconds * _STARVING
+        except OSError:  # the thread has ended
+            return False
+
+
+def thread_clock() -> Callable[[], float]:
+    """Return what tells, on any thread, the processor time of this one, in seconds.
+
+    Where the system has no such clock, it returns NaN, of which nothing is more or less.
+    """
+    if sys.platform != "linux":
+        return lambda: math.nan
+    return partial(time.clock_gettime, time.pthread_getcpuclockid(threading.get_ident()))
+
 
 _known_as: ContextVar[str | None] = ContextVar("known_as", default=None)
 _checked: ContextVar[list[Kind] | None] = ContextVar("checked", default=None)
@@ -133,7 +169,10 @@ class HashingPool(ThreadPool):
         timeout of a provider, so that a full queue never looks like an outage.
     :param clock: returns the time in seconds, and never goes back.
     :param waited: called on a thread with the seconds that each password has waited.
-    :param worked: returns the seconds that the current thread has had of a processor.
+    :param thread_clock: called on a thread; returns what returns the seconds that this thread has
+        had of a processor, on any thread.
+    :param watch: a clock that runs a look at the threads once a second, for those that starve;
+        ``None`` for none.
     """
 
     log = Logger()
@@ -148,11 +187,17 @@ class HashingPool(ThreadPool):
         queue_timeout: float = math.inf,
         clock: Callable[[], float] = time.monotonic,
         waited: Callable[[float], None] = lambda seconds: None,
-        worked: Callable[[], float] = time.thread_time,
+        thread_clock: Callable[[], Callable[[], float]] = thread_clock,
+        watch: IReactorTime | None = None,
     ) -> None:
         super().__init__(reactor, "hashing", threads or cores(), queue)
         self._niceness = LOWEST_PRIORITY
-        self._worked = worked
+        self._thread_clock = thread_clock
+        self._under_way: set[_UnderWay] = set()
+        self._watching: LoopingCall | None = None
+        if watch is not None:
+            self._watching = LoopingCall(self.rescue_starving)
+            self._watching.clock = watch
         self._waited = waited
         self._queue_timeout = queue_timeout
         self._clock = clock
@@ -164,6 +209,18 @@ class HashingPool(ThreadPool):
     def kind(self) -> Kind:
         """The kind of new hashes."""
         return self._new.kind
+
+    def startService(self) -> None:
+        """Begin to hash."""
+        super().startService()
+        if self._watching is not None and not self._watching.running:
+            self._watching.start(1.0, now=False)
+
+    def stopService(self) -> None:
+        """Hash no more; blocks until the threads have ended."""
+        if self._watching is not None and self._watching.running:
+            self._watching.stop()
+        super().stopService()
 
     def no_room(self) -> Exception:
         """Make the error of a password without a place, which tells the client when to retry."""
@@ -230,19 +287,37 @@ class HashingPool(ThreadPool):
 
     def _run(self, work: Callable[[], T]) -> Deferred[T]:
         queued = self._clock()
+        is_begun = False
 
         def work_in_time() -> T:
-            waited = self._clock() - queued
-            self._waited(waited)
-            if waited > self._queue_timeout:
-                raise self.no_room()
-            began, worked = self._clock(), self._worked()
+            nonlocal is_begun
+            if not is_begun:
+                is_begun = True
+                waited = self._clock() - queued
+                self._waited(waited)
+                if waited > self._queue_timeout:
+                    raise self.no_room()
+            worked = self._thread_clock()
+            mine = _UnderWay(self._clock(), worked(), worked)
+            self._under_way.add(mine)
             try:
                 return work()
             finally:
-                self._see_share(self._clock() - began, self._worked() - worked)
+                self._under_way.discard(mine)
+                self._see_share(self._clock() - mine.began, worked() - mine.before)
 
         return self.run(work_in_time, owner=_known_as.get())
+
+    def rescue_starving(self) -> None:
+        """Hash anew, at a higher priority, what starves. Else it might take longer than a client
+        waits.
+        """
+        now = self._clock()
+        if self._niceness == LOWEST_PRIORITY and any(
+            each.starves(now) for each in list(self._under_way)
+        ):
+            self._niceness = LOW_PRIORITY
+            self.renew_threads()
 
     def _see_share(self, seconds: float, worked: float) -> None:
         """Choose the priority by what a thread has had of the processor; called on the thread."""

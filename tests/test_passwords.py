@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 from unittest import skipUnless
 
@@ -30,6 +31,7 @@ from synapse_login_module.passwords import (
     call_collecting_kinds,
     call_hashing_for,
     hash_password,
+    thread_clock,
 )
 from tests.common.test_thread_pool import ManualThreads
 from tests.hashes.vectors import VECTORS
@@ -739,7 +741,9 @@ class ThreadTests(HashingPoolTestCase):
             self.skipTest("the tests run at too low a priority themselves")
         clock, worked = Clock(), Clock()
         pool = HashingPool(
-            self.calls, 1, 2, new_hashes(ROUNDS), clock=clock.seconds, worked=worked.seconds
+            *(self.calls, 1, 2, new_hashes(ROUNDS)),
+            clock=clock.seconds,
+            thread_clock=lambda: worked.seconds,
         )
         self.start(pool)
         found: list[tuple[int, int]] = []
@@ -768,6 +772,65 @@ class ThreadTests(HashingPoolTestCase):
         pool.stopService()
         living = {each.native_id for each in threading.enumerate()}
         self.assertFalse(living & {thread for _, thread in found})
+
+    @skipUnless(sys.platform == "linux", "elsewhere threads have no priority of their own")
+    def test_rescue(self) -> None:
+        """A password whose thread starves is hashed anew by one of a higher priority. The first
+        result counts, and a thread that works is left alone.
+        """
+        clock, worked, timers = Clock(), Clock(), Clock()
+        pool = HashingPool(
+            *(self.calls, 1, 2, new_hashes(ROUNDS)),
+            clock=clock.seconds,
+            thread_clock=lambda: worked.seconds,
+            watch=timers,
+        )
+        self.start(pool)
+        begun: SimpleQueue[threading.Event] = SimpleQueue()
+        done: list[int] = []
+
+        def digest(password: bytes, salt: bytes) -> bytes:
+            release = threading.Event()
+            begun.put(release)
+            release.wait(TIMEOUT)
+            done.append(niceness())
+            return b""
+
+        decoy = pool.decoy("x", Kind("any", (), digest, b"", Strength.BCRYPT, 1.0))
+        starving = begun.get(timeout=TIMEOUT)
+        for seconds, share in ((1.9, 0.0), (1.0, 1.0)):
+            clock.advance(seconds)
+            worked.advance(seconds * share)
+            timers.advance(1)
+        self.assertTrue(begun.empty())
+        clock.advance(20)
+        timers.advance(1)
+        begun.get(timeout=TIMEOUT).set()
+        self.wait_for(decoy)
+        self.assertEqual(done, [10])
+        timers.advance(1)
+        self.assertTrue(begun.empty())
+        starving.set()
+        pool.stopService()
+        self.assertEqual(done, [10, 19])
+        self.assertEqual(timers.getDelayedCalls(), [])
+
+    @skipUnless(sys.platform == "linux", "elsewhere threads have no priority of their own")
+    def test_thread_clock(self) -> None:
+        """The processor time of a thread is told on another, and not once it has ended."""
+        tell, end = SimpleQueue[Callable[[], float]](), threading.Event()
+
+        def work() -> None:
+            tell.put(thread_clock())
+            end.wait(TIMEOUT)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        worked = tell.get(timeout=TIMEOUT)
+        self.assertLess(worked(), TIMEOUT)
+        end.set()
+        thread.join()
+        self.assertRaises(OSError, worked)
 
     @skipUnless(sys.platform == "linux", "elsewhere threads have no priority of their own")
     def test_priority_refused(self) -> None:

@@ -223,6 +223,15 @@ class ThreadPool(Service):
             displaced.done.errback(self.no_room())
         return job.done
 
+    def renew_threads(self) -> None:
+        """Do the jobs under way once more, on new threads. The first result of each counts.
+
+        The work of such a job runs twice, perhaps at once.
+        """
+        self._threads.renew()
+        for job in self._working:
+            self._threads.call(partial(self._do, job), len(self._working))
+
     def _begin(self) -> None:
         """Give jobs to the threads that are free."""
         if self._stopped or (self.needs_start and not self.running):
