@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
@@ -229,8 +230,9 @@ class ThreadPool(Service):
         The work of such a job runs twice, perhaps at once.
         """
         self._threads.renew()
-        for job in self._working:
-            self._threads.call(partial(self._do, job), len(self._working))
+        with suppress(RuntimeError):  # no thread can be started: the others end their jobs
+            for job in self._working:
+                self._threads.call(partial(self._do, job), len(self._working))
 
     def _begin(self) -> None:
         """Give jobs to the threads that are free."""
