@@ -134,12 +134,13 @@ def main() -> None:
         options.into, options.json = _DOCS / "benchmarks.rst", _DOCS / "benchmarks.json"
         options.plot = _DOCS / "plots"
     runs = figures.read(options.figures) if options.figures else [_run(options)]
+    if options.json is not None:
+        figures.write(options.json, runs)
+        runs = figures.read(options.json)  # as rounded there, so that all that is drawn agrees
     print(figures.tables(runs), end="")
     if options.into is not None:
         document = options.into.read_text("utf-8")
         options.into.write_text(figures.into(document, runs), "utf-8")
-    if options.json is not None:
-        figures.write(options.json, runs)
     if options.plot is not None:
         options.plot.mkdir(parents=True, exist_ok=True)
         for name, drawing in plots.draw(runs):
