@@ -72,6 +72,11 @@ class _UnderWay(NamedTuple):
         except OSError:  # the thread has ended
             return False
 
+    def thrives(self, now: float) -> bool:
+        """Say whether it has had plenty; called on its thread."""
+        seconds = now - self.began
+        return seconds > _TELLING and self.worked() - self.before > seconds * _PLENTY
+
 
 def thread_clock() -> Callable[[], float]:
     """Return what tells, on any thread, the processor time of this one, in seconds.
@@ -304,7 +309,7 @@ class HashingPool(ThreadPool):
                 return work()
             finally:
                 self._under_way.discard(mine)
-                self._see_share(self._clock() - mine.began, worked() - mine.before)
+                self._see_share(mine)
 
         return self.run(work_in_time, owner=_known_as.get())
 
@@ -319,12 +324,12 @@ class HashingPool(ThreadPool):
             self._niceness = LOW_PRIORITY
             self.renew_threads()
 
-    def _see_share(self, seconds: float, worked: float) -> None:
+    def _see_share(self, done: _UnderWay) -> None:
         """Choose the priority by what a thread has had of the processor; called on the thread."""
-        niceness = self._niceness
-        if seconds > _STARVING_AFTER and worked < seconds * _STARVING:
+        niceness, now = self._niceness, self._clock()
+        if done.starves(now):
             niceness = LOW_PRIORITY
-        elif seconds > _TELLING and worked > seconds * _PLENTY:
+        elif done.thrives(now):
             niceness = LOWEST_PRIORITY
         if niceness != self._niceness:
             self._reactor.callFromThread(self._set_niceness, niceness)

@@ -59,7 +59,8 @@ class AccountLooks:
     :param accounts: the accounts, which know their status.
     :param store: the token store of the sessions.
     :param timeout: how many seconds a request waits for its look.
-    :param interval: how many seconds a look is good for. A refresh always needs a new look.
+    :param interval: how many seconds a look is good for. A refresh needs a new look, unless
+        ``version_of`` tells that it would see the same.
     :param clock: a monotonic clock, which also schedules timeouts and the summaries in the log.
     :param end_all: ends all sessions of a user whose account is gone; by default the store does.
     :param version_of: returns the version of a provider's accounts, by the provider's name; see
@@ -173,8 +174,10 @@ class AccountLooks:
 
     def _seen_now(self, link: Link | None) -> tuple[Link, object] | None:
         """Return what an active account is seen in now; ``None`` if only its provider can tell."""
-        version = None if link is None else self._version_of(link.provider)
-        return None if link is None or version is None else (link, version)
+        if link is None:
+            return None
+        version = self._version_of(link.provider)
+        return None if version is None else (link, version)
 
     def _remember(
         self,
