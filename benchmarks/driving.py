@@ -68,13 +68,17 @@ def drive(
     lines: Sequence[bytes],
     requests: int,
     connections: int = CONNECTIONS,
+    every_second: float | None = None,
 ) -> Result:
     """Run the load generator once.
 
+    :param every_second: how many requests are due in a second; ``None`` for as many as are
+        answered.
     :raise MeasurementError: when requests failed.
     """
+    pace = [] if every_second is None else [f"--rate={every_second}"]
     done = subprocess.run(
-        _command(server, mode, requests, connections),
+        [*_command(server, mode, requests, connections), *pace],
         cwd=REPOSITORY,
         input=b"\n".join(lines),
         stdout=subprocess.PIPE,
@@ -121,6 +125,11 @@ def p50(result: Result) -> float:
 def p99(result: Result) -> float:
     """Return the milliseconds within which 99 of 100 responses came."""
     return result.p99 * 1000
+
+
+def slowest(result: Result) -> float:
+    """Return the milliseconds within which all responses came."""
+    return result.slowest * 1000
 
 
 def generator(result: Result) -> float:

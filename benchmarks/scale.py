@@ -9,13 +9,12 @@ load refreshes sessions that are chosen from all of them, each once. It has two 
 refreshes as fast as it can on 16 connections, and ``even`` sends as many requests in a second as
 ``--rate`` says, and counts a request's time from when it was due.
 
-The results are the medians of the rounds, and the medians of their ratios.
+The results are rows as those of ``python -m benchmarks``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -23,12 +22,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks import load, sessions
+from benchmarks import sessions
+from benchmarks.driving import drive, p50, p99, rate, slowest
+from benchmarks.figures import cells
 from benchmarks.load import SCATTER, Result
+from benchmarks.rounds import interleaved
 from benchmarks.servers import PASSWORD, USER, MeasuredServer, login_service
 from synapse_login_module.stores.sqlite_connection import connect
 from tests.support import REPOSITORY
@@ -36,6 +39,7 @@ from tests.support.configuration import password_hash
 
 _DIRECTORY = "directory"
 _LOADS = ("full", "even")
+_CALM, _BUSY = "calm", "busy"
 _KEPT: Mapping[str, Any] = {
     "refresh_token": "always",
     "keep_ended": None,
@@ -116,41 +120,55 @@ def main() -> None:
             _measure(plan, work)
 
 
+class _Ran(NamedTuple):
+    """A run on one server: both forms of the load, and how many seconds they took in all."""
+
+    full: Result
+    even: Result
+    seconds: float
+
+
 def _measure(plan: Plan, work: str) -> None:
     """Measure one kind of work, and print its figures."""
-    pairs: dict[str, list[tuple[Result, Result]]] = {name: [] for name in _LOADS}
-    before, worked = _progress(plan.folder, work), 0.0
-    for number in range(plan.rounds):
-        results = {}
-        for is_busy in (False, True) if number % 2 else (True, False):
-            with _server(plan.folder, work, is_busy) as server:
-                began = time.perf_counter()
-                with _command(plan.folder, work) if is_busy else nullcontext():
-                    _drive(server, plan, _WARM_UP, None)
-                    results[is_busy] = {
-                        "full": _drive(server, plan, plan.requests, None),
-                        "even": _drive(server, plan, round(plan.rate * plan.seconds), plan.rate),
-                    }
-                worked += is_busy * (time.perf_counter() - began)
-        for name in _LOADS:
-            pairs[name].append((results[False][name], results[True][name]))
+    before = _progress(plan.folder, work)
+    rounds = interleaved(
+        plan.rounds, {name: partial(_run, plan, work, name == _BUSY) for name in (_CALM, _BUSY)}
+    )
     done = abs(_progress(plan.folder, work) - before)
+    worked = sum(ran.seconds for ran in rounds.made[_BUSY])
     print(f"{work}: {done / worked:.0f} rows a second" if done else f"{work}:")
     for name in _LOADS:
-        for figure in ("rate", "p50", "p99", "slowest"):
-            values = [[getattr(side, figure) for side in pair] for pair in pairs[name]]
-            _print(f"  {name} {figure}", values)
+        results = rounds.each(attrgetter(name))
+        for what, figure, unit in (
+            ("a second", rate, ""),
+            ("p50", p50, "ms"),
+            ("p99", p99, "ms"),
+            ("slowest", slowest, "ms"),
+        ):
+            row = results.compared(
+                f"{name} load: refreshes, {what}, against calm",
+                *(_BUSY, _CALM, figure),
+                unit=unit,
+                quiet=True,
+            )
+            print(" ", *cells(row), sep="  ")
     sys.stdout.flush()
 
 
-def _print(what: str, pairs: Sequence[Sequence[float]]) -> None:
-    calm, busy = (median(each) for each in zip(*pairs, strict=True))
-    ratios = sorted(mine / other for other, mine in pairs)
-    form = "{:.0f}" if calm > 10 else "{:.5f}"
-    print(
-        f"{what:16} {form.format(calm):>9} calm {form.format(busy):>9} busy, ratio"
-        f" {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-    )
+def _run(plan: Plan, work: str, is_busy: bool, _: int) -> _Ran:
+    """Refresh sessions on a server of their own, each once."""
+    with _server(plan.folder, work, is_busy) as server:
+
+        def refresh(requests: int, every_second: float | None = None) -> Result:
+            lines = [next(plan.lines) for _ in range(requests)]
+            return drive(server, SCATTER, lines, requests, every_second=every_second)
+
+        began = time.perf_counter()
+        with _command(plan.folder, work) if is_busy else nullcontext():
+            refresh(_WARM_UP)
+            full = refresh(plan.requests)
+            even = refresh(round(plan.rate * plan.seconds), plan.rate)
+        return _Ran(full, even, time.perf_counter() - began)
 
 
 def _server(folder: Path, work: str, is_busy: bool) -> MeasuredServer:
@@ -213,20 +231,6 @@ def _progress(folder: Path, work: str) -> int:
     with closing(connect(folder / "sessions.db")) as connection:
         (number,) = connection.execute(query).fetchone()
         return int(number)
-
-
-def _drive(server: MeasuredServer, plan: Plan, requests: int, rate: float | None) -> Result:
-    """Refresh sessions, each once."""
-    command = [sys.executable, "-m", load.__name__, SCATTER, f"--port={server.port}"]
-    command.append(f"--requests={requests}")
-    if rate is not None:
-        command.append(f"--rate={rate}")
-    lines = b"\n".join(next(plan.lines) for _ in range(requests))
-    done = subprocess.run(command, cwd=REPOSITORY, input=lines, stdout=subprocess.PIPE, check=True)
-    result = Result(**json.loads(done.stdout))
-    if result.failed:
-        raise SystemExit(f"{result.failed} of {result.requests} requests failed")
-    return result
 
 
 def _count(text: str) -> int:
