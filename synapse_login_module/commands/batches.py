@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.internet.task import deferLater
-
 from synapse_login_module.commands.progress import Update
+from synapse_login_module.common.pacing import rest
 from synapse_login_module.model import EndedBatch
 
 BATCH = 500
@@ -34,5 +33,4 @@ async def end_in_batches(
         after = batch.after
         if after is None:
             return ended
-        # The clock may have been set back in the meantime.
-        await deferLater(reactor, max(0.0, reactor.seconds() - began))
+        await rest(reactor, began)

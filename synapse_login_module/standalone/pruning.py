@@ -8,10 +8,10 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from synapse_login_module.common.pacing import rest
 from synapse_login_module.errors import StoreUnavailable
 from synapse_login_module.model import Pruned
 
@@ -143,5 +143,4 @@ async def prune_all(
         after = batch.after
         if after is None:
             return Pruned(sessions, login_tokens, None)
-        rest = _REST * (clock.seconds() - began)
-        await deferLater(clock, min(_LONGEST_REST, max(0.0, rest)))
+        await rest(clock, began, _REST, _LONGEST_REST)

@@ -91,24 +91,23 @@ class EvennessTests(SweepCase):
         whole(0).chainDeferred(late)
         self.assertEqual(len(self.accounts.clock.getDelayedCalls()), 1)
 
+    def sweep_all(self, number: int) -> Counter[str]:
+        """Sweep over accounts for an interval; return how often each was looked at."""
+        self.add(number)
+        self.start()
+        self.accounts.pass_time(INTERVAL)
+        counts = Counter(subject for _, subject in self.asked())
+        self.assertEqual(len(counts), number)
+        self.assertEqual(self.accounts.seen.lag, 0)
+        return counts
+
     def test_each_once_an_interval(self) -> None:
         """Each account is looked at within its interval, and not much more often."""
-        self.add(1000)
-        self.start()
-        self.accounts.pass_time(INTERVAL)
-        counts = Counter(subject for _, subject in self.asked())
-        self.assertEqual(len(counts), 1000)
-        self.assertLessEqual(sum(counts.values()), 1250)
-        self.assertEqual(self.accounts.seen.lag, 0)
+        self.assertLessEqual(sum(self.sweep_all(1000).values()), 1250)
 
     def test_many_in_an_interval(self) -> None:
-        """Of many accounts, with an answer that takes a while, each is looked at in time too."""
-        self.add(20_000)
-        self.start()
-        self.accounts.pass_time(INTERVAL)
-        counts = Counter(subject for _, subject in self.asked())
-        self.assertEqual(len(counts), 20_000)
-        self.assertEqual(self.accounts.seen.lag, 0)
+        """Of many accounts each is looked at in time too."""
+        self.sweep_all(20_000)
 
     def test_evenly(self) -> None:
         """In no stretch of ten seconds more than a fifth above the even rate and one batch."""
