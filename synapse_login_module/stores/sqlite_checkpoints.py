@@ -11,8 +11,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
+
+from twisted.logger import Logger
+
+from synapse_login_module.common.repeats import OncePerPeriod
 
 _ROWS = 400
 """The number of written rows between two checkpoints."""
@@ -27,17 +32,30 @@ _LONG = 4_000
 processes write, as one commits while another copies the rest.
 """
 
+_FAILED = -1
+
 _COPY = "PRAGMA wal_checkpoint(PASSIVE)"
 
 
 class Checkpoints:
     """The checkpoints of a file that one thread writes to.
 
+    One that fails is tried again when the next is due. Meanwhile nothing is lost, as the log keeps
+    what is not copied.
+
     :param connect: opens a connection to the file; called on any thread.
+    :param clock: a monotonic clock, in seconds. Failures are logged once a minute.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+    log = Logger()
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._connect = connect
+        self._failures = OncePerPeriod(clock)
         self._wanted = threading.Event()
         self._copied = threading.Event()
         self._is_stopping = False
@@ -64,7 +82,7 @@ class Checkpoints:
         """Checkpoint if that is due; called on the thread that writes, between transactions."""
         if self._copied.is_set():
             self._copied.clear()
-            if _checkpoint(connection) > _LONG:
+            if self._copy(lambda: connection) > _LONG:
                 self._wanted.set()
         elif connection.total_changes - self._before >= _ROWS:
             self._before = connection.total_changes
@@ -73,23 +91,40 @@ class Checkpoints:
     def _serve(self) -> None:
         """Copy the log whenever that is wanted; the function of the thread."""
         connection: sqlite3.Connection | None = None
+
+        def connected() -> sqlite3.Connection:
+            nonlocal connection
+            connection = connection or self._connect()
+            return connection
+
         while self._wanted.wait() and not self._is_stopping:
             self._wanted.clear()
-            with suppress(sqlite3.Error):
-                connection = connection or self._connect()
-            if connection is not None:
-                _checkpoint(connection)
+            if self._copy(connected) != _FAILED:
                 self._copied.set()
+            elif connection is not None:
+                _close(connection)  # which may be at fault
+                connection = None
         if connection is not None:
-            connection.close()
+            _close(connection)
+
+    def _copy(self, connected: Callable[[], sqlite3.Connection]) -> int:
+        """Copy what no reader or writer keeps from being copied. A later checkpoint copies the
+        rest.
+
+        :param connected: returns the connection.
+        :return: the pages of the log, a number below that if it is not known, or :data:`_FAILED`.
+        """
+        try:
+            pages: int = connected().execute(_COPY).fetchone()[1]
+        except Exception as error:  # whatever it is, the threads have to go on
+            if self._failures.is_written():
+                self.log.warn(
+                    "a checkpoint of the sessions failed, and is tried again: {error}", error=error
+                )
+            return _FAILED
+        return max(0, pages)
 
 
-def _checkpoint(connection: sqlite3.Connection) -> int:
-    """Copy what no reader or writer keeps from being copied. A later checkpoint copies the rest.
-
-    :return: the pages of the log, or a number below that if it is not known.
-    """
+def _close(connection: sqlite3.Connection) -> None:
     with suppress(sqlite3.Error):
-        pages: int = connection.execute(_COPY).fetchone()[1]
-        return pages
-    return 0
+        connection.close()
