@@ -24,17 +24,20 @@ _ROWS = 400
 
 _MOST_PAGES = 20_000
 """The pages of a log that the writer copies at a commit after all: 80 MB. It gets that long while a
-reader holds it up, where the thread fails, and where several processes write without pause.
+reader holds it up, or where the thread fails.
 """
 
 _LONG = 4_000
-"""The pages of a log that is checkpointed after each commit. It gets that long where several
-processes write, as one commits while another copies the rest.
+"""The pages of a log that has to begin anew: 16 MB. It gets that long where several processes
+write, or a reader holds it up.
 """
+_RESTART_WAIT = 10
+"""Milliseconds that this waits for the other writers and the readers."""
 
 _FAILED = -1
 
 _COPY = "PRAGMA wal_checkpoint(PASSIVE)"
+_RESTART = "PRAGMA wal_checkpoint(RESTART)"
 
 
 class Checkpoints:
@@ -60,6 +63,7 @@ class Checkpoints:
         self._copied = threading.Event()
         self._is_stopping = False
         self._before = 0
+        self._restart_above = _LONG
         self._thread = threading.Thread(target=self._serve, name="sqlite-checkpoint", daemon=True)
 
     def start(self) -> None:
@@ -82,11 +86,31 @@ class Checkpoints:
         """Checkpoint if that is due; called on the thread that writes, between transactions."""
         if self._copied.is_set():
             self._copied.clear()
-            if self._copy(lambda: connection) > _LONG:
-                self._wanted.set()
+            self._see_length(connection, self._copy(lambda: connection))
         elif connection.total_changes - self._before >= _ROWS:
             self._before = connection.total_changes
             self._wanted.set()
+
+    def _see_length(self, connection: sqlite3.Connection, pages: int) -> None:
+        """Have a long log begin anew.
+
+        Where several processes write, one commits while another copies the rest, so the log is
+        never all in the file. Then the rest is copied while the writers wait. A reader that stays
+        prevents it, so it is tried again only once the log is longer by as much.
+
+        :param pages: the pages of the log.
+        """
+        if pages <= _LONG:
+            self._restart_above = _LONG
+        elif pages <= self._restart_above:
+            self._wanted.set()
+        else:
+            self._restart_above = pages + _LONG
+            with suppress(sqlite3.Error):
+                connection.execute(f"PRAGMA busy_timeout = {_RESTART_WAIT}").fetchall()
+                connection.execute(_RESTART).fetchall()
+            with suppress(sqlite3.Error):
+                connection.execute("PRAGMA busy_timeout = 0").fetchall()
 
     def _serve(self) -> None:
         """Copy the log whenever that is wanted; the function of the thread."""

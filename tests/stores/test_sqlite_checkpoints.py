@@ -33,7 +33,7 @@ class CheckpointTestCase(SynchronousTestCase):
     def open(self, folder: Path) -> None:
         """Make the file."""
         self.path = folder / "sessions.db"
-        self.checkpoints = Checkpoints(lambda: connect(self.path), self.clock.seconds)
+        self.checkpoints = Checkpoints(lambda: connect(self.path, timeout=0), self.clock.seconds)
         self.writer = self.checkpoints.connect()
         self.addCleanup(self.writer.close)
         self.writer.execute("CREATE TABLE rows (page BLOB)")
@@ -94,6 +94,71 @@ class CheckpointTests(CheckpointTestCase):
             self.checkpoints.committed(self.writer)
             time.sleep(0.001)
         self.assertEqual(self.size(), before)
+
+
+class LongLogTests(CheckpointTestCase):
+    """A log that is never all in the file when a commit ends.
+
+    The thread that copies is not started: each commit here finds that it has copied.
+    """
+
+    PAGES = 12_000
+
+    def commit(self, rows: int) -> None:
+        """Commit rows, and do what follows."""
+        self.write(rows)
+        self.checkpoints._copied.set()
+        self.checkpoints.committed(self.writer)
+
+    def restarts(self) -> list[str]:
+        """Return a list that the tries to have the log begin anew are added to."""
+        found: list[str] = []
+        self.writer.set_trace_callback(
+            lambda statement: found.append(statement) if "RESTART" in statement else None
+        )
+        return found
+
+    def test_two_writers(self) -> None:
+        """Where another process commits while the rest is copied, the log stays short."""
+        other = self.checkpoints.connect()
+        self.addCleanup(other.close)
+        copy = self.checkpoints._copy
+
+        def copy_meanwhile(connected: Callable[[], sqlite3.Connection]) -> int:
+            other.execute("BEGIN IMMEDIATE")
+            pages = copy(connected)
+            other.execute("INSERT INTO rows VALUES (NULL)")
+            other.execute("COMMIT")
+            return pages
+
+        self.patch(self.checkpoints, "_copy", copy_meanwhile)
+        for _ in range(self.PAGES // 500):
+            self.commit(500)
+        self.assertLess(self.size("-wal"), self.PAGES // 2 * 4096)
+
+    def test_reader_stays(self) -> None:
+        """A reader delays few commits, and the log begins anew once it has ended."""
+        reader = connect(self.path)
+        self.addCleanup(reader.close)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM rows").fetchall()
+        tries = self.restarts()
+        for _ in range(self.PAGES // 100):
+            self.commit(100)
+        self.assertIn(len(tries), (1, 2, 3))
+        self.assertEqual(self.writer.execute("PRAGMA busy_timeout").fetchone(), (0,))
+        reader.execute("COMMIT")
+        size = self.size("-wal")
+        for _ in range(self.PAGES // 100):
+            self.commit(100)
+        self.assertLess(self.size("-wal"), size + 5000 * 4096)
+
+    def test_short(self) -> None:
+        """A log that is short is left alone."""
+        tries = self.restarts()
+        for _ in range(20):
+            self.commit(100)
+        self.assertEqual(tries, [])
 
 
 class FailingTests(CheckpointTestCase):
