@@ -48,22 +48,32 @@ class Rounds(Generic[T]):
         digits: int | None = None,
         quiet: bool = False,
     ) -> Row:
-        """Build the row that compares a side with its yardstick; see :func:`compared`.
+        """Build the row that compares a side with its yardstick: both sides' medians, and the
+        median of the pairs' ratios.
 
         :param here: the name of the side.
         :param yardstick: the name of the side that it is compared with.
         :param figure: what is compared.
+        :param least: the limit that the ratio has to reach.
+        :param most: the limit that it must not exceed.
+        :param quiet: whether the row tells something only on a machine that does nothing else:
+            rates that need both cores, and whatever the slowest answers decide.
         """
-        return compared(
+        mine, others = ([figure(each) for each in self.made[side]] for side in (here, yardstick))
+        low, ratio, high = spread([one / other for one, other in zip(mine, others, strict=True)])
+        if digits is None:
+            digits = 1 if unit else 0
+        return Row(
             what,
-            [figure(each) for each in self.made[here]],
-            [figure(each) for each in self.made[yardstick]],
-            least=least,
-            most=most,
-            unit=unit,
-            digits=digits,
-            quiet=quiet,
-            elsewhere=self.elsewhere,
+            f"{median(mine):.{digits}f} {unit}".strip(),
+            f"{median(others):.{digits}f} {unit}".strip(),
+            ratio,
+            low,
+            high,
+            _limits(least, most),
+            judge(low, high, least, most),
+            quiet,
+            self.elsewhere,
         )
 
     def measured(
@@ -114,43 +124,6 @@ def interleaved(count: int, sides: Mapping[str, Callable[[int], T]]) -> Rounds[T
         for name in order:
             made[name].append(sides[name](number))
     return Rounds(made, processors.elsewhere())
-
-
-def compared(
-    what: str,
-    here: Sequence[float],
-    yardsticks: Sequence[float],
-    *,
-    least: float | None = None,
-    most: float | None = None,
-    unit: str = "",
-    digits: int | None = None,
-    quiet: bool = False,
-    elsewhere: float | None = None,
-) -> Row:
-    """Build a row from pairs: both sides' medians, and the median of the pairs' ratios.
-
-    :param least: the limit that the ratio has to reach.
-    :param most: the limit that it must not exceed.
-    :param quiet: whether the row tells something only on a machine that does nothing else: rates
-        that need both cores, and whatever the slowest answers decide.
-    :param elsewhere: the share of the processors' time that other programs had meanwhile.
-    """
-    low, ratio, high = spread([mine / other for mine, other in zip(here, yardsticks, strict=True)])
-    if digits is None:
-        digits = 1 if unit else 0
-    return Row(
-        what,
-        f"{median(here):.{digits}f} {unit}".strip(),
-        f"{median(yardsticks):.{digits}f} {unit}".strip(),
-        ratio,
-        low,
-        high,
-        _limits(least, most),
-        judge(low, high, least, most),
-        quiet,
-        elsewhere,
-    )
 
 
 def _limits(least: float | None, most: float | None) -> str:

@@ -321,8 +321,7 @@ class HashingPool(ThreadPool):
         if self._niceness == LOWEST_PRIORITY and any(
             each.starves(now) for each in list(self._under_way)
         ):
-            self._niceness = LOW_PRIORITY
-            self.renew_threads()
+            self._renew_at(LOW_PRIORITY, self.renew_threads)
 
     def _see_share(self, done: _UnderWay) -> None:
         """Choose the priority by what a thread has had of the processor; called on the thread."""
@@ -337,8 +336,15 @@ class HashingPool(ThreadPool):
     def _set_niceness(self, niceness: int) -> None:
         """Have other threads of this priority. A thread may not raise its own."""
         if niceness != self._niceness and not self._stopped:
-            self._niceness = niceness
-            self._threads.renew()
+            self._renew_at(niceness, self._threads.renew)
+
+    def _renew_at(self, niceness: int, renew: Callable[[], bool]) -> None:
+        """Renew the threads at this priority. While none can be started, the next try is the next
+        time that it is wanted.
+        """
+        before, self._niceness = self._niceness, niceness  # a new thread reads it as it starts
+        if not renew():
+            self._niceness = before
 
 
 @implementer(IHashing)

@@ -817,6 +817,50 @@ class ThreadTests(HashingPoolTestCase):
         self.assertEqual(timers.getDelayedCalls(), [])
 
     @skipUnless(sys.platform == "linux", "elsewhere threads have no priority of their own")
+    def test_no_rescue(self) -> None:
+        """While the system can start no thread, the one that starves stays and hashes all. The next
+        look that finds it starving tries again.
+        """
+        clock, timers = Clock(), Clock()
+        pool = HashingPool(
+            *(self.calls, 1, 2, new_hashes(ROUNDS)),
+            clock=clock.seconds,
+            thread_clock=lambda: lambda: 0.0,
+            watch=timers,
+        )
+        self.start(pool)
+        begun: SimpleQueue[threading.Event] = SimpleQueue()
+
+        def digest(password: bytes, salt: bytes) -> bytes:
+            release = threading.Event()
+            begun.put(release)
+            release.wait(TIMEOUT)
+            found.append(niceness())
+            return b""
+
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        found: list[int] = []
+        kind = Kind("any", (), digest, b"", Strength.BCRYPT, 1.0)
+        first, second = pool.decoy("x", kind), pool.decoy("x", kind)
+        release = begun.get(timeout=TIMEOUT)
+        patch = self.patch(threading.Thread, "start", refuse)
+        clock.advance(20)
+        timers.advance(1)
+        release.set()
+        self.wait_for(first)
+        starving = begun.get(timeout=TIMEOUT)
+        self.assertEqual(found, [19])
+        patch.restore()
+        clock.advance(20)
+        timers.advance(1)
+        begun.get(timeout=TIMEOUT).set()
+        self.wait_for(second)
+        self.assertEqual(found, [19, 10])
+        starving.set()
+
+    @skipUnless(sys.platform == "linux", "elsewhere threads have no priority of their own")
     def test_thread_clock(self) -> None:
         """The processor time of a thread is told on another, and not once it has ended."""
         tell, end = SimpleQueue[Callable[[], float]](), threading.Event()

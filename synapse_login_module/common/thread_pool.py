@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
@@ -224,15 +223,18 @@ class ThreadPool(Service):
             displaced.done.errback(self.no_room())
         return job.done
 
-    def renew_threads(self) -> None:
+    def renew_threads(self) -> bool:
         """Do the jobs under way once more, on new threads. The first result of each counts.
 
         The work of such a job runs twice, perhaps at once.
+
+        :return: whether a thread could be started. If not, the present ones go on.
         """
-        self._threads.renew()
-        with suppress(RuntimeError):  # no thread can be started: the others end their jobs
-            for job in self._working:
-                self._threads.call(partial(self._do, job), len(self._working))
+        if not self._threads.renew():
+            return False
+        for job in self._working:
+            self._threads.call(partial(self._do, job), len(self._working))
+        return True
 
     def _begin(self) -> None:
         """Give jobs to the threads that are free."""
@@ -306,24 +308,29 @@ class Threads:
         :raise RuntimeError: when there is no thread, and none can be started.
         """
         if len(self._threads) < wanted:
-            thread = threading.Thread(
-                target=self._serve, args=(self._calls,), name=self._name, daemon=True
-            )
             try:
-                thread.start()
+                self._threads.append(self._start(self._calls))
             except RuntimeError:
                 if not self._threads:
                     raise
-            else:
-                self._threads.append(thread)
         self._calls.put(function)
 
-    def renew(self) -> None:
-        """End each thread when its work is done, and start others for the calls to come."""
-        for _ in self._threads:
-            self._calls.put(None)
-        self._ending = [each for each in self._ending if each.is_alive()] + self._threads
-        self._threads, self._calls = [], SimpleQueue()
+    def renew(self) -> bool:
+        """End each thread when its work is done, and start others for the calls to come.
+
+        The first of the others is started at once. While the system can start none, the present
+        threads stay.
+
+        :return: whether the threads are renewed.
+        """
+        calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        try:
+            first = self._start(calls)
+        except RuntimeError:
+            return False
+        self._end()
+        self._threads, self._calls = [first], calls
+        return True
 
     def stop(self, grace: float | None) -> int:
         """End each thread when its work is done, and wait for them.
@@ -331,11 +338,27 @@ class Threads:
         :param grace: seconds to wait for all of them together; ``None`` for no limit.
         :return: how many threads have not ended.
         """
-        self.renew()
+        self._end()
         deadline = None if grace is None else time.monotonic() + grace
         for thread in self._ending:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         return sum(thread.is_alive() for thread in self._ending)
+
+    def _start(self, calls: SimpleQueue[Callable[[], None] | None]) -> threading.Thread:
+        """Start a thread that serves these calls.
+
+        :raise RuntimeError: when the system can start none.
+        """
+        thread = threading.Thread(target=self._serve, args=(calls,), name=self._name, daemon=True)
+        thread.start()
+        return thread
+
+    def _end(self) -> None:
+        """End each thread when its work is done."""
+        for _ in self._threads:
+            self._calls.put(None)
+        self._ending = [each for each in self._ending if each.is_alive()] + self._threads
+        self._threads = []
 
     def _serve(self, calls: SimpleQueue[Callable[[], None] | None]) -> None:
         self._enter()

@@ -152,6 +152,7 @@ class WatchedFile(Generic[T]):
         self._value = value
         self._reactor = reactor
         self._unreadable = ""
+        self._read_late = 0
         self._waiting: list[Deferred[T]] = []
 
     def current(self) -> Deferred[T]:
@@ -167,6 +168,19 @@ class WatchedFile(Generic[T]):
             self._read_again()
         return waiting
 
+    def version(self) -> object:
+        """Return a value that changes when the content may have changed; ``None`` when there is no
+        file.
+
+        It changes with the file. Where that cannot be read at first, as when the process has no
+        file descriptor left, the last content is used meanwhile. So it changes again once the file
+        could be read, and until then each call tries to.
+        """
+        if self._unreadable:
+            self.current()
+        stamp = stamp_of(self._file.path)
+        return None if stamp is None else (stamp, self._read_late)
+
     def _read_again(self) -> None:
         pool = self._reactor.getThreadPool()
         reading = deferToThreadPool(self._reactor, pool, self._file.read)
@@ -176,6 +190,8 @@ class WatchedFile(Generic[T]):
 
     def _good(self, value: T) -> None:
         self._value = value
+        if self._unreadable:
+            self._read_late += 1
         self._unreadable = ""
         self.log.info("read {path} again", path=self._file.path)
 

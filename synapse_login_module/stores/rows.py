@@ -14,6 +14,9 @@ A = TypeVar("A")
 B = TypeVar("B")
 T = TypeVar("T")
 
+SESSION_COLUMNS = ", ".join(Session._fields)
+"""The columns of a session in SQL, in the order of its fields."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoginTokenRow:

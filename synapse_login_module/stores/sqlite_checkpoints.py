@@ -11,37 +11,59 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
+
+from twisted.logger import Logger
+
+from synapse_login_module.common.repeats import OncePerPeriod
 
 _ROWS = 400
 """The number of written rows between two checkpoints."""
 
 _MOST_PAGES = 20_000
 """The pages of a log that the writer copies at a commit after all: 80 MB. It gets that long while a
-reader holds it up, where the thread fails, and where several processes write without pause.
+reader holds it up, or where the thread fails.
 """
 
 _LONG = 4_000
-"""The pages of a log that is checkpointed after each commit. It gets that long where several
-processes write, as one commits while another copies the rest.
+"""The pages of a log that has to begin anew: 16 MB. It gets that long where several processes
+write, or a reader holds it up.
 """
+_RESTART_WAIT = 10
+"""Milliseconds that this waits for the other writers and the readers."""
+
+_FAILED = -1
 
 _COPY = "PRAGMA wal_checkpoint(PASSIVE)"
+_RESTART = "PRAGMA wal_checkpoint(RESTART)"
 
 
 class Checkpoints:
     """The checkpoints of a file that one thread writes to.
 
+    One that fails is tried again when the next is due. Meanwhile nothing is lost, as the log keeps
+    what is not copied.
+
     :param connect: opens a connection to the file; called on any thread.
+    :param clock: a monotonic clock, in seconds. Failures are logged once a minute.
     """
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+    log = Logger()
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._connect = connect
+        self._failures = OncePerPeriod(clock)
         self._wanted = threading.Event()
         self._copied = threading.Event()
         self._is_stopping = False
         self._before = 0
+        self._restart_above = _LONG
         self._thread = threading.Thread(target=self._serve, name="sqlite-checkpoint", daemon=True)
 
     def start(self) -> None:
@@ -64,32 +86,69 @@ class Checkpoints:
         """Checkpoint if that is due; called on the thread that writes, between transactions."""
         if self._copied.is_set():
             self._copied.clear()
-            if _checkpoint(connection) > _LONG:
-                self._wanted.set()
+            self._see_length(connection, self._copy(lambda: connection))
         elif connection.total_changes - self._before >= _ROWS:
             self._before = connection.total_changes
             self._wanted.set()
 
+    def _see_length(self, connection: sqlite3.Connection, pages: int) -> None:
+        """Have a long log begin anew.
+
+        Where several processes write, one commits while another copies the rest, so the log is
+        never all in the file. Then the rest is copied while the writers wait. A reader that stays
+        prevents it, so it is tried again only once the log is longer by as much.
+
+        :param pages: the pages of the log.
+        """
+        if pages <= _LONG:
+            self._restart_above = _LONG
+        elif pages <= self._restart_above:
+            self._wanted.set()
+        else:
+            self._restart_above = pages + _LONG
+            with suppress(sqlite3.Error):
+                connection.execute(f"PRAGMA busy_timeout = {_RESTART_WAIT}").fetchall()
+                connection.execute(_RESTART).fetchall()
+            with suppress(sqlite3.Error):
+                connection.execute("PRAGMA busy_timeout = 0").fetchall()
+
     def _serve(self) -> None:
         """Copy the log whenever that is wanted; the function of the thread."""
         connection: sqlite3.Connection | None = None
+
+        def connected() -> sqlite3.Connection:
+            nonlocal connection
+            connection = connection or self._connect()
+            return connection
+
         while self._wanted.wait() and not self._is_stopping:
             self._wanted.clear()
-            with suppress(sqlite3.Error):
-                connection = connection or self._connect()
-            if connection is not None:
-                _checkpoint(connection)
+            if self._copy(connected) != _FAILED:
                 self._copied.set()
+            elif connection is not None:
+                _close(connection)  # which may be at fault
+                connection = None
         if connection is not None:
-            connection.close()
+            _close(connection)
+
+    def _copy(self, connected: Callable[[], sqlite3.Connection]) -> int:
+        """Copy what no reader or writer keeps from being copied. A later checkpoint copies the
+        rest.
+
+        :param connected: returns the connection.
+        :return: the pages of the log, a number below that if it is not known, or :data:`_FAILED`.
+        """
+        try:
+            pages: int = connected().execute(_COPY).fetchone()[1]
+        except Exception as error:  # whatever it is, the threads have to go on
+            if self._failures.is_written():
+                self.log.warn(
+                    "a checkpoint of the sessions failed, and is tried again: {error}", error=error
+                )
+            return _FAILED
+        return max(0, pages)
 
 
-def _checkpoint(connection: sqlite3.Connection) -> int:
-    """Copy what no reader or writer keeps from being copied. A later checkpoint copies the rest.
-
-    :return: the pages of the log, or a number below that if it is not known.
-    """
+def _close(connection: sqlite3.Connection) -> None:
     with suppress(sqlite3.Error):
-        pages: int = connection.execute(_COPY).fetchone()[1]
-        return pages
-    return 0
+        connection.close()

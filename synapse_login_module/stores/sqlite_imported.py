@@ -18,6 +18,7 @@ from synapse_login_module.stores.imported import (
     kinds_of,
 )
 from synapse_login_module.stores.sqlite_housekeeping import SQLiteReader
+from synapse_login_module.stores.sqlite_rows import INSERT_SESSION
 from synapse_login_module.tokens.format import TokenKind
 
 _FIND = (
@@ -27,11 +28,7 @@ _FIND = (
 _EXISTING = "SELECT session_id, generation FROM sessions WHERE user_id = ? AND device_id = ?"
 _OWED = "SELECT 1 FROM device_notes WHERE user_id = ? AND device_id = ? AND owed = 1"
 _KNOWN = "SELECT 1 FROM imported_tokens WHERE digest = ?"
-_INSERT_SESSION = (
-    "INSERT INTO sessions (session_id, user_id, device_id, display_name, salt, key_id, generation,"
-    " confirmed, created_at, issued_at, access_expires_at, previous_expires_at)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-)
+_INSERT_SESSION = f"{INSERT_SESSION} ON CONFLICT DO NOTHING"
 _RENEW_SESSION = (
     "UPDATE sessions SET issued_at = ?, access_expires_at = ?, previous_expires_at = ?"
     " WHERE session_id = ?"

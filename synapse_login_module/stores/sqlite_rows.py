@@ -7,23 +7,22 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from synapse_login_module.model import Claim, Link, Session, TokenKey
-from synapse_login_module.stores.rows import LoginTokenRow
+from synapse_login_module.stores.rows import SESSION_COLUMNS, LoginTokenRow
 from synapse_login_module.stores.table_notes import note_again
 
 A = TypeVar("A")
 B = TypeVar("B")
 
-_COLUMNS = (
-    "session_id, user_id, device_id, display_name, salt, key_id, generation, confirmed,"
-    " created_at, issued_at, access_expires_at, previous_expires_at"
+INSERT_SESSION = (
+    f"INSERT INTO sessions ({SESSION_COLUMNS}) VALUES ({', '.join('?' for _ in Session._fields)})"
 )
 
-_CONFIRMED = 7
+_CONFIRMED = Session._fields.index("confirmed")
 
-_PAGE = f"SELECT {_COLUMNS} FROM sessions WHERE session_id > ? ORDER BY session_id LIMIT ?"
+_PAGE = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE session_id > ? ORDER BY session_id LIMIT ?"
 # The plus signs keep SQLite from reading all sessions by their numbers.
 _PAGE_OF_USER = (
-    f"SELECT {_COLUMNS} FROM sessions WHERE user_id = ? AND +session_id > ?"
+    f"SELECT {SESSION_COLUMNS} FROM sessions WHERE user_id = ? AND +session_id > ?"
     " ORDER BY +session_id LIMIT ?"
 )
 
@@ -47,7 +46,7 @@ class SQLiteRows:
     def session(self, session_id: int) -> Session | None:
         """Read one session."""
         row = self._execute(
-            f"SELECT {_COLUMNS} FROM sessions WHERE session_id = ?", (session_id,)
+            f"SELECT {SESSION_COLUMNS} FROM sessions WHERE session_id = ?", (session_id,)
         ).fetchone()
         return row and _session(row)
 
@@ -73,7 +72,8 @@ class SQLiteRows:
     def sessions(self, user_id: str) -> list[Session]:
         """Read the sessions of a user."""
         rows = self._execute(
-            f"SELECT {_COLUMNS} FROM sessions WHERE user_id = ? ORDER BY created_at, session_id",
+            f"SELECT {SESSION_COLUMNS} FROM sessions WHERE user_id = ?"
+            " ORDER BY created_at, session_id",
             (user_id,),
         )
         return [_session(row) for row in rows]
@@ -106,23 +106,7 @@ class SQLiteRows:
             "DELETE FROM sessions WHERE user_id = ? AND device_id = ?",
             (session.user_id, session.device_id),
         )
-        self._execute(
-            f"INSERT INTO sessions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                session.session_id,
-                session.user_id,
-                session.device_id,
-                session.display_name,
-                session.salt,
-                session.key_id,
-                session.generation,
-                session.confirmed,
-                session.created_at,
-                session.issued_at,
-                session.access_expires_at,
-                session.previous_expires_at,
-            ),
-        )
+        self._execute(INSERT_SESSION, session)
 
     def compare_and_swap(self, old: Session, new: Session) -> bool:
         """Write a session's row, unless it has changed."""

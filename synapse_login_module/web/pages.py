@@ -113,7 +113,9 @@ def _paths(
 
 
 def _page(name: str, server_name: str, policy: str) -> Handler:
-    text = Template(_read(name).decode("utf-8")).substitute(server_name=html.escape(server_name))
+    text = Template(_read(name).decode("utf-8")).substitute(
+        server_name=html.escape(server_name), sign_in=_read("sign_in.html").decode("utf-8")
+    )
     headers = {b"Content-Security-Policy": policy.encode("ascii")}
     return _file(text.encode("utf-8"), b"text/html; charset=utf-8", headers)
 

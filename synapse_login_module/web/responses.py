@@ -47,6 +47,13 @@ def _lines(headers: Mapping[bytes, bytes]) -> bytes:
     return b"".join(b"%b: %b\r\n" % header for header in headers.items())
 
 
+_WITHOUT_BODY = (204, 304)
+_TYPE, _LENGTH = b"Content-Type", b"Content-Length"
+
+_BODY_LINES = b"%b: %%b\r\n%b: %%d\r\n" % (_TYPE, _LENGTH)
+"""The lines of the headers of a body, with the places of its type and its length."""
+
+
 class CommonHeaders(NamedTuple):
     """The headers that all responses of one kind carry.
 
@@ -117,18 +124,16 @@ class Response(NamedTuple):
 
     def own_headers(self) -> Mapping[bytes, bytes]:
         """Return the headers but for the common ones."""
-        if self.status in (204, 304):
+        if self.status in _WITHOUT_BODY:
             return self.headers
-        return {
-            **self.headers,
-            b"Content-Type": self.content_type,
-            b"Content-Length": b"%d" % len(self.body),
-        }
+        return {**self.headers, _TYPE: self.content_type, _LENGTH: b"%d" % len(self.body)}
 
     def _own_lines(self) -> bytes:
-        if self.headers or self.status in (204, 304):
-            return _lines(self.own_headers())
-        return b"Content-Type: %b\r\nContent-Length: %d\r\n" % (self.content_type, len(self.body))
+        """Return the same as they are sent, without a mapping of them: most have only these two."""
+        if self.status in _WITHOUT_BODY:
+            return _lines(self.headers)
+        lines = _BODY_LINES % (self.content_type, len(self.body))
+        return _lines(self.headers) + lines if self.headers else lines
 
 
 Send = Callable[[Any, Response], object]

@@ -277,6 +277,36 @@ class NoThreadTests(SynchronousTestCase):
         self.assertTrue(self.successResultOf(first))
         self.assertNotEqual(self.successResultOf(second), threading.get_ident())
 
+    def test_not_renewed(self) -> None:
+        """Where no thread can take their place, the present ones do what is under way, what waits
+        and what comes, each once. They are renewed when that is wanted again.
+        """
+        gate, begun = threading.Event(), threading.Semaphore(0)
+        self.addCleanup(gate.set)
+
+        def work() -> int:
+            begun.release()
+            gate.wait(TIMEOUT)
+            return threading.get_ident()
+
+        asked = [self.pool.run(work) for _ in range(3)]
+        for _ in range(2):
+            self.assertTrue(begun.acquire(timeout=TIMEOUT))
+        patch = self.refuse()
+        self.assertFalse(self.pool.renew_threads())
+        gate.set()
+        self.calls.wait_for(*asked)
+        present = {self.successResultOf(each) for each in asked}
+        late = self.pool.run(work)
+        self.calls.wait_for(late)
+        self.assertIn(self.successResultOf(late), present)
+        self.assertEqual((len(present), begun._value), (2, 2))
+        patch.restore()
+        self.assertTrue(self.pool.renew_threads())
+        late = self.pool.run(work)
+        self.calls.wait_for(late)
+        self.assertNotIn(self.successResultOf(late), present)
+
 
 class IdleTests(SynchronousTestCase):
     """A thread that waits for work."""

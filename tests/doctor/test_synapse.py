@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 from typing import Any
 from unittest import mock
 
-from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 from twisted.web.proxy import ReverseProxyResource
 from twisted.web.resource import Resource
@@ -20,15 +17,12 @@ from twisted.web.server import Site
 from synapse_login_module.model import Level
 from synapse_login_module.synapse.diagnosis import examine_release
 from tests.doctor.case import reactor
-from tests.support import REPOSITORY
 from tests.support.ports import free_port
 from tests.support.synapse.config import write_yaml
 from tests.support.synapse.profile import PASSWORD, Profile
 from tests.support.synapse.server import shared
 
 PROFILE = Profile("doctor-module", client_listener={"x_forwarded": True})
-
-_TIMEOUT = 120
 
 
 class ModuleDoctorTests(TestCase):
@@ -44,17 +38,8 @@ class ModuleDoctorTests(TestCase):
     ) -> tuple[int, list[dict[str, str]]]:
         """Run it on a configuration with these changes; return its status and its findings."""
         write_yaml(self.server.folder / "doctor.yaml", {**self.server.homeserver_yaml(), **changes})
-        paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
         given = [argument for file in (files or ("doctor.yaml",)) for argument in (option, file)]
-        done: subprocess.CompletedProcess[str] = await deferToThread(
-            subprocess.run,
-            [sys.executable, "-m", "synapse_login_module.cli", "doctor", "--json", *given],
-            cwd=self.server.folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT,
-        )
+        done = await self.server.run_command("doctor", "--json", *given)
         self.assertEqual(done.stderr, "")
         self.assertNotIn(PASSWORD, done.stdout)
         return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]

@@ -747,6 +747,29 @@ class ReloadTests(BcryptTestCase):
         self.assertFalse(self.knows("alice"))
         self.assertTrue(self.knows("bob"))
 
+    def test_version_read_in_vain(self) -> None:
+        """The version changes with a file that cannot be read for a moment, and again once it could
+        be, which each look at the version tries. Else a lock would be seen much later.
+        """
+
+        def fail(*_: Any) -> Any:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        first = self.provider.version()
+        patch = self.patch(filewatch, "_open_at_once", fail)
+        self.write({"alice": an_account(locked=True)})
+        changed = self.provider.version()
+        self.assertNotEqual(changed, first)
+        for _ in range(3):
+            self.assertIs(self.status(self.provider), AccountStatus.ACTIVE)
+            self.assertEqual(self.provider.version(), changed)
+        patch.restore()
+        read = self.provider.version()
+        self.assertNotIn(read, (first, changed))
+        self.reactor.pool.held = True
+        self.assertIs(self.status(self.provider), AccountStatus.LOCKED)
+        self.assertEqual(self.provider.version(), read)
+
     def test_asked_while_reading(self) -> None:
         """A login that comes while a change is being read is checked against the change."""
         self.write({"alice": an_account(deactivated=True)})

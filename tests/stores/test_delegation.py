@@ -21,9 +21,8 @@ from synapse_login_module.interfaces import ITokenStore
 from synapse_login_module.model import Claim, DeviceDeletion, OwedDeletions, TokenPolicy
 from synapse_login_module.plugin import Environment
 from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
-from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
 from tests.stores.test_stores import refresh_token
-from tests.support.postgresql import shared_postgresql
+from tests.support.stores import start_in_postgresql
 
 if TYPE_CHECKING:
     Mixin = TestCase
@@ -61,13 +60,7 @@ class InPostgreSQL(TestCase):
 
     def build(self, environment: Environment) -> Any:
         """Make a store."""
-        config = PostgreSQLTokenStore.parse_config(
-            {"dsn": shared_postgresql().new_database("delegation")}, Path()
-        )
-        store = PostgreSQLTokenStore(config, replace(environment, reactor=reactor))
-        store.startService()
-        self.addCleanup(store.stopService)
-        return store
+        return start_in_postgresql(self, environment)
 
 
 class DelegatedContract(testing.DelegatedStoreContract, testing.NameReservationsContract):

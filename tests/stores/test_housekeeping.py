@@ -31,6 +31,7 @@ from synapse_login_module.stores.sqlite_schema import MIGRATIONS, migrate
 from synapse_login_module.tokens.format import KeyRing, TokenKind
 from synapse_login_module.tokens.over import ENDED, NO_REFRESH_TOKEN, Bounds, bounds, was_over
 from tests.support.postgresql import shared_postgresql
+from tests.support.stores import start_in_postgresql
 
 NOW = 1_000_000_000_000
 OLD, NEW = NOW - 200_000, NOW - 50_000
@@ -269,14 +270,7 @@ class PostgreSQLTests(AgreementContract, testing.LeasesContract, TestCase):
     """In PostgreSQL."""
 
     def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
-        config = PostgreSQLTokenStore.parse_config(
-            {"dsn": shared_postgresql().new_database("housekeeping")}, Path()
-        )
-        environment = testing.environment(reactor=reactor, clock=clock, policy=policy)
-        store = PostgreSQLTokenStore(config, environment)
-        store.startService()
-        self.addCleanup(store.stopService)
-        return store
+        return start_in_postgresql(self, testing.environment(clock=clock, policy=policy))
 
     def test_migration(self) -> None:
         """Links from before the sweep count as looked at when the schema was migrated."""
@@ -308,11 +302,7 @@ class PostgreSQLTests(AgreementContract, testing.LeasesContract, TestCase):
                 f" VALUES ({', '.join(f'%({name})s' for name in Session._fields)})",
                 FORMER._asdict(),
             )
-        config = PostgreSQLTokenStore.parse_config({"dsn": dsn}, Path())
-        store = PostgreSQLTokenStore(config, former_environment())
-        store.startService()
-        self.addCleanup(store.stopService)
-        await goes_on(store)
+        await goes_on(start_in_postgresql(self, former_environment(), dsn))
 
     async def test_indexes(self) -> None:
         """Sessions have two indexes only, on columns that no refresh changes: updates stay HOT."""

@@ -19,10 +19,9 @@ from synapse_login_module.stores import MemoryTokenStore, SQLiteTokenStore
 from synapse_login_module.stores.imported import LIFETIME, ImportingTokenStore
 from synapse_login_module.stores.memory import MemoryDatabase
 from synapse_login_module.stores.memory_imported import MemoryImportedTokens
-from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
 from synapse_login_module.testing.importing import imported_session
 from synapse_login_module.tokens.format import KEY_SIZE, KeyRing
-from tests.support.postgresql import shared_postgresql
+from tests.support.stores import start_in_postgresql
 
 
 class MemoryImportTests(testing.ImportsSessionsContract, TestCase):
@@ -47,13 +46,7 @@ class PostgreSQLImportTests(testing.ImportsSessionsContract, TestCase):
     """The contract, kept in PostgreSQL."""
 
     def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
-        dsn = shared_postgresql().new_database("imports")
-        config = PostgreSQLTokenStore.parse_config({"dsn": dsn}, Path())
-        environment = testing.environment(reactor=reactor, clock=clock, policy=policy)
-        store = PostgreSQLTokenStore(config, environment)
-        store.startService()
-        self.addCleanup(store.stopService)
-        return store
+        return start_in_postgresql(self, testing.environment(clock=clock, policy=policy))
 
 
 class LookingTests(SynchronousTestCase):

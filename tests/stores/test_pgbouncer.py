@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -19,6 +18,7 @@ from tests.stores import test_postgresql, test_postgresql_links
 from tests.stores.test_postgresql import reactor
 from tests.support.pgbouncer import PgBouncer
 from tests.support.postgresql import shared_postgresql
+from tests.support.stores import start_in_postgresql
 from tests.support.waiting import until
 
 
@@ -27,11 +27,7 @@ def _open(case: TestCase, environment: Environment) -> PostgreSQLTokenStore:
     shared_postgresql().new_database("contract")
     pool = PgBouncer(shared_postgresql().port)
     case.addCleanup(pool.remove)
-    config = PostgreSQLTokenStore.parse_config({"dsn": pool.conninfo("contract")}, Path())
-    store = PostgreSQLTokenStore(config, environment)
-    store.startService()
-    case.addCleanup(store.stopService)
-    return store
+    return start_in_postgresql(case, environment, pool.conninfo("contract"))
 
 
 class PgBouncerTokenStoreTests(testing.TokenStoreContract, TestCase):

@@ -50,6 +50,7 @@ from tests.support import REPOSITORY
 from tests.support.certificates import Authority
 from tests.support.folders import temporary_folder
 from tests.support.postgresql import PostgreSQL, shared_postgresql
+from tests.support.stores import start_in_postgresql
 from tests.support.waiting import until
 
 A = TypeVar("A")
@@ -69,13 +70,7 @@ class PostgreSQLTokenStoreTests(
     """The contract, kept in PostgreSQL."""
 
     def make_store(self, policy: TokenPolicy, clock: Clock) -> ITokenStore:
-        dsn = shared_postgresql().new_database("contract")
-        config = PostgreSQLTokenStore.parse_config({"dsn": dsn}, Path())
-        environment = testing.environment(reactor=reactor, clock=clock, policy=policy)
-        store = PostgreSQLTokenStore(config, environment)
-        store.startService()
-        self.addCleanup(store.stopService)
-        return store
+        return start_in_postgresql(self, testing.environment(clock=clock, policy=policy))
 
 
 class OneByOneRows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
@@ -20,11 +19,11 @@ from synapse_login_module.stores.postgresql.operations import Insert, LinksKey, 
 from synapse_login_module.stores.postgresql.optimistic import execute_on
 from synapse_login_module.stores.postgresql.schema import MIGRATIONS, migrate
 from synapse_login_module.stores.postgresql.statements import Fetch, Store
-from synapse_login_module.stores.postgresql.store import PostgreSQLTokenStore
 from synapse_login_module.stores.rows import Rows
 from tests.stores import test_postgresql
 from tests.stores.test_postgresql import ALICE, OneByOneRows, reactor, refresh_token
 from tests.support.postgresql import shared_postgresql
+from tests.support.stores import start_in_postgresql
 from tests.support.waiting import until
 
 BOB = "@bob:example.com"
@@ -103,10 +102,7 @@ class RoundTripTests(RoundTripCase):
             return drawn.pop(0) if size == 4 else b"x" * size
 
         environment = replace(testing.environment(reactor=reactor, clock=clock), random=random)
-        config = PostgreSQLTokenStore.parse_config({"dsn": self.dsn, "connections": 1}, Path())
-        store = PostgreSQLTokenStore(config, environment)
-        store.startService()
-        self.addCleanup(store.stopService)
+        store = start_in_postgresql(self, environment, self.dsn, connections=1)
         for user_id in (ALICE, BOB):
             await store.issue(user_id, None, None, True, True)
         self.assertEqual(drawn, [])

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import subprocess
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
-from twisted.internet.threads import deferToThread
 
 from synapse_login_module.errors import (
     ExpiredToken,
@@ -24,7 +21,6 @@ from synapse_login_module.model import Link, UserId, UserIdentifier
 from synapse_login_module.standalone.plan import load_config
 from synapse_login_module.standalone.server import Backends, build_backends
 from synapse_login_module.testing import refresh
-from tests.support import REPOSITORY
 from tests.support.configuration import good_config
 from tests.support.folders import temporary_folder
 from tests.support.ports import free_port
@@ -37,7 +33,6 @@ from tests.support.synapse.profile import BCRYPT, SERVER_NAME, Profile
 from tests.synapse.case import HomeserverCase, fresh, user_id
 from tests.synapse.client import Pair
 
-_TIMEOUT = 60
 _PEPPER = "a pepper of the tests"
 _PLAIN = {
     "module": None,
@@ -80,25 +75,15 @@ class ImportCase(HomeserverCase):
         config = {"path": str(self.accounts), "pepper": _PEPPER}
         self.configure({"module": BCRYPT, "config": config})
 
-    async def run_command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    async def run_import(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run ``import-synapse`` with both configurations."""
-        command = [sys.executable, "-m", "synapse_login_module.cli", "import-synapse"]
         files = ["--config", str(self.config), "--homeserver-config", "homeserver.yaml"]
-        paths = [str(self.folder / "poison"), str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-        done: subprocess.CompletedProcess[str] = await deferToThread(
-            subprocess.run,
-            [*command, *files, *arguments],
-            cwd=self.server.folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT,
-        )
-        return done
+        poison = self.folder / "poison"
+        return await self.server.run_command("import-synapse", *files, *arguments, before=poison)
 
     async def take_over(self, *arguments: str) -> str:
         """Run the command, which has to succeed; return what it printed."""
-        done = await self.run_command(*arguments)
+        done = await self.run_import(*arguments)
         self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
         return done.stdout
 
@@ -183,7 +168,7 @@ class FromSQLiteTests(ImportCase):
         self.assertTrue(users[locked]["locked"])
         self.assertNotIn(gone, users)
 
-        early = await self.run_command("--accounts", str(self.accounts), "--sessions")
+        early = await self.run_import("--accounts", str(self.accounts), "--sessions")
         self.assertEqual(early.returncode, 1)
         self.assertIn("no provider serves", early.stderr)
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from dataclasses import replace
 
 import yaml
 from twisted.internet.task import deferLater
-from twisted.internet.threads import deferToThread
 
-from tests.support import REPOSITORY
 from tests.support.configuration import password_hash
 from tests.support.synapse.profile import PASSWORD, Profile
 from tests.support.waiting import reactor
@@ -20,7 +16,6 @@ from tests.synapse.client import Pair
 from tests.synapse.linkcase import PROVIDERS, LinkCase, linking
 from tests.synapse.test_links import BRIDGE
 
-_TIMEOUT = 60
 _POLLS = 100
 _PAUSE = 0.2
 
@@ -28,26 +23,15 @@ _PAUSE = 0.2
 class CommandCase(LinkCase):
     """Runs commands as an operator does, in Synapse's folder."""
 
-    async def run_command(
+    async def run_links(
         self, *arguments: str, file: str = "homeserver.yaml"
     ) -> subprocess.CompletedProcess[str]:
         """Run ``links`` with a configuration."""
-        command = [sys.executable, "-m", "synapse_login_module.cli", "links", *arguments]
-        paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-        done: subprocess.CompletedProcess[str] = await deferToThread(
-            subprocess.run,
-            [*command, "--homeserver-config", file],
-            cwd=self.server.folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT,
-        )
-        return done
+        return await self.server.run_command("links", *arguments, "--homeserver-config", file)
 
     async def links_command(self, *arguments: str) -> str:
         """Run a command that has to succeed; what it printed."""
-        done = await self.run_command(*arguments)
+        done = await self.run_links(*arguments)
         self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
         return done.stdout
 
@@ -55,7 +39,7 @@ class CommandCase(LinkCase):
         self, problem: str, *arguments: str, file: str = "homeserver.yaml"
     ) -> None:
         """A command fails, and says why on one line."""
-        done = await self.run_command(*arguments, file=file)
+        done = await self.run_links(*arguments, file=file)
         self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
         self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
         self.assertIn(problem, done.stderr)

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
-from twisted.internet.threads import deferToThread
-
-from tests.support import REPOSITORY
 from tests.support.waiting import together
 from tests.synapse.case import user_id
 from tests.synapse.client import Pair
 from tests.synapse.endings import INTERVAL, DirectoryCase, directory_profile, hashed, sleep
 
 PROFILE = directory_profile("sweep")
-
-_END_GONE = (
-    *(sys.executable, "-m", "synapse_login_module.cli", "sessions", "end-gone"),
-    *("--homeserver-config", "homeserver.yaml"),
-)
 
 
 class SweepTests(DirectoryCase):
@@ -166,15 +155,8 @@ class BrakeTests(DirectoryCase):
 
     async def end_gone(self, *arguments: str) -> list[str]:
         """Run ``sessions end-gone``; the lines it printed."""
-        done: subprocess.CompletedProcess[str] = await deferToThread(
-            subprocess.run,
-            [*_END_GONE, *arguments],
-            cwd=self.server.folder,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        command = ["sessions", "end-gone", "--homeserver-config", "homeserver.yaml"]
+        done = await self.server.run_command(*command, *arguments)
         self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
         return done.stdout.splitlines()
 

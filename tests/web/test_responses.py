@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.errors import AccountRefused
-from synapse_login_module.web.responses import response_to
+from synapse_login_module.web.responses import FOR_SERVERS, Response, response_to
 from synapse_login_module.web.site import LoginSite
 from tests.support.site import MemoryWire, get, responses
 from tests.support.web import Reply, WebCase
@@ -30,6 +30,27 @@ class RefusedTests(SynchronousTestCase):
         answer = response_to(problem)
         assert answer is not None
         self.assertEqual(answer.headers[b"Retry-After"], b"2")
+
+
+class HeaderTests(SynchronousTestCase):
+    """The headers of one response, as a mapping and as they are sent."""
+
+    def test_same(self) -> None:
+        """They are the same, whether or not there is a body or a header of its own."""
+        for response in (
+            Response(200, b"{}"),
+            Response(200, b"", b"text/plain"),
+            Response(503, b"later", b"text/plain", {b"Retry-After": b"5"}),
+            Response(204, b""),
+            Response(304, b"", headers={b"ETag": b'"1"'}, common=FOR_SERVERS),
+        ):
+            head, _, body = response.to_bytes(b"HTTP/1.1", False).partition(b"\r\n\r\n")
+            sent = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:])
+            del sent[b"Date"]
+            self.assertEqual(sent, {**response.common.headers, **response.own_headers()})
+            self.assertEqual(body, response.body)
+            length = sent.get(b"Content-Length")
+            self.assertEqual(length is None, response.status in (204, 304))
 
 
 class SendTests(WebCase):

@@ -10,7 +10,6 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from synapse_login_module.common.filewatch import stamp_of
 from synapse_login_module.config.files import ReadFile, WatchedFile
 from synapse_login_module.errors import ConfigError, InvalidCredentials
 from synapse_login_module.interfaces import IDiagnosable, IPasswordProvider, IWatchedAccounts
@@ -70,7 +69,7 @@ class FileProvider:
         """Return a value that changes with the file; see
         :class:`~synapse_login_module.interfaces.IWatchedAccounts`.
         """
-        return "configured" if self._file is None else stamp_of(self._file.path)
+        return "configured" if self._watched is None else self._watched.version()
 
     def count_accounts(self) -> Deferred[int]:
         """Fire with the number of accounts."""

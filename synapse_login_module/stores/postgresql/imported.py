@@ -19,6 +19,7 @@ from synapse_login_module.stores.imported import (
 from synapse_login_module.stores.postgresql.connection import Statement
 from synapse_login_module.stores.postgresql.housekeeping import Execute
 from synapse_login_module.stores.postgresql.link_statements import read_text
+from synapse_login_module.stores.postgresql.session_statements import COLUMNS
 from synapse_login_module.tokens.format import TokenKind
 
 if TYPE_CHECKING:
@@ -49,12 +50,10 @@ WHERE note.owed = 1
 """
 
 # A device or a number that another session has taken meanwhile leaves its session out.
-_INSERT = b"""
+_INSERT = (
+    b"""
 WITH new AS (
-    INSERT INTO synapse_login_sessions (
-        session_id, user_id, device_id, display_name, salt, key_id, generation, confirmed,
-        created_at, issued_at, access_expires_at, previous_expires_at
-    )
+    INSERT INTO synapse_login_sessions (%b)
     SELECT * FROM unnest(
         $1::BIGINT[], $2::TEXT[], $3::TEXT[], $4::TEXT[], $5::BYTEA[], $6::INTEGER[], $7::BIGINT[],
         $8::BOOLEAN[], $9::BIGINT[], $10::BIGINT[], $11::BIGINT[], $12::BIGINT[]
@@ -69,6 +68,8 @@ WITH new AS (
 )
 SELECT session_id FROM new
 """
+    % COLUMNS
+)
 _DELETE_FORMER = b"""
 DELETE FROM synapse_login_imported
 WHERE session_id = ANY ($1::BIGINT[]) AND NOT digest = ANY ($2::BYTEA[])

@@ -16,12 +16,10 @@ from synapse_login_module.stores.postgresql.operations import (
     Insert,
     ReservationKey,
 )
+from synapse_login_module.stores.rows import SESSION_COLUMNS
 from synapse_login_module.stores.table_notes import note_again
 
-COLUMNS = (
-    b"session_id, user_id, device_id, display_name, salt, key_id, generation, confirmed,"
-    b" created_at, issued_at, access_expires_at, previous_expires_at"
-)
+COLUMNS = SESSION_COLUMNS.encode("ascii")
 _VALUES = (
     b"$1::BIGINT, $2::TEXT, $3::TEXT, $4::TEXT, $5::BYTEA, $6::BIGINT, $7::BIGINT, $8::BOOLEAN,"
     b" $9::BIGINT, $10::BIGINT, $11::BIGINT, $12::BIGINT"

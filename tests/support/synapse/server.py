@@ -35,9 +35,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -47,6 +49,7 @@ from typing import Any
 import yaml
 from twisted.internet.threads import deferToThread
 
+from tests.support import REPOSITORY
 from tests.support.http import ask, healthy
 from tests.support.ports import free_ports
 from tests.support.process import Process, StartError, require, subprocess_environment
@@ -62,6 +65,9 @@ from tests.support.synapse.config import (
 from tests.support.synapse.database import SynapseDatabase
 from tests.support.synapse.profile import BCRYPT, FAULTY, REGISTRATION_SECRET, SERVER_NAME, Profile
 from tests.support.waiting import until
+
+_COMMAND_TIMEOUT = 120
+"""Seconds after which a command counts as hung."""
 
 
 class SynapseServer:
@@ -162,6 +168,27 @@ class SynapseServer:
             if backend is not None:
                 backend.remove()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    # Commands.
+
+    async def run_command(
+        self, *arguments: str, before: Path = REPOSITORY
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of ``synapse-login-module`` as an operator does, in the folder.
+
+        :param before: a folder whose modules come before all others.
+        """
+        environment = subprocess_environment()
+        done: subprocess.CompletedProcess[str] = await deferToThread(
+            subprocess.run,
+            [sys.executable, "-m", "synapse_login_module.cli", *arguments],
+            cwd=self.folder,
+            env={**environment, "PYTHONPATH": f"{before}{os.pathsep}{environment['PYTHONPATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_TIMEOUT,
+        )
+        return done
 
     # Logs and database.
 
