@@ -25,12 +25,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from synapse_login_module.common.thread_pool import (
-    LOW_PRIORITY,
-    LOWEST_PRIORITY,
-    ThreadPool,
-    lower_priority,
-)
+from synapse_login_module.common.priority import LOW_PRIORITY, LOWEST_PRIORITY, lower_priority
+from synapse_login_module.common.thread_pool import ThreadPool
 from synapse_login_module.errors import Overloaded
 from synapse_login_module.hashes import Kind, NewHashes, parse_hash, prepare
 from synapse_login_module.hashes.bcrypt import new_hashes

@@ -16,8 +16,8 @@ from synapse_login_module.accounts.assembly import Watch
 from synapse_login_module.accounts.linked import LinkedAccounts
 from synapse_login_module.commands.program import PROGRAM, Failure, about, problem_of
 from synapse_login_module.common.console import escaped, run_in_reactor
+from synapse_login_module.common.priority import lower_priority
 from synapse_login_module.common.running import running
-from synapse_login_module.common.thread_pool import lower_priority
 from synapse_login_module.compose import (
     build_plugin,
     build_providers,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -22,23 +20,6 @@ T = TypeVar("T")
 
 _PLACES = 2
 """How many places in the queue one owner has that no other owner can displace."""
-
-
-LOW_PRIORITY = 10
-"""The niceness of a thread that gets a tenth of what one of the usual priority gets."""
-
-LOWEST_PRIORITY = 19
-"""The niceness of a thread that gets a seventieth of that."""
-
-
-def lower_priority(niceness: int = LOW_PRIORITY) -> None:
-    """Lower the priority of the current thread, so that it gives way to the reactor's. Only Linux
-    has a priority for each thread, and does not let every program raise it again.
-
-    :raise OSError: when that is not allowed.
-    """
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 @dataclass(slots=True, eq=False)

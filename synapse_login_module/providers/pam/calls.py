@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from synapse_login_module.common.thread_pool import lower_priority
+from synapse_login_module.common.priority import lower_priority
 from synapse_login_module.errors import ProviderBusy, ProviderUnavailable
 from synapse_login_module.providers.thread_pool import BoundedPool
 
