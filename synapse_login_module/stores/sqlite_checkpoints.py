@@ -2,9 +2,11 @@
 
 SQLite itself copies the write-ahead log into the file at a commit, once the log has 1,000 pages.
 Between many sessions these are 1,000 different pages of the file, and the commit waits until all of
-them are on the disk. So a thread with a connection of its own copies them, which delays no commit.
-What was committed meanwhile is a few pages, which the writer copies itself. Then all of the log is
-in the file, and the next commit begins the log anew.
+them are on the disk. So a thread with a connection of its own copies them. It copies few at a time,
+since a commit that comes meanwhile waits for the same disk.
+
+Once the log is long, the writer copies the few pages that were committed meanwhile. Then all of the
+log is in the file, and the next commit begins the log anew.
 """
 
 from __future__ import annotations
@@ -14,8 +16,14 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-_ROWS = 400
-"""The number of written rows between two checkpoints."""
+_ROWS = 50
+"""The number of written rows between two checkpoints of the thread: about a hundred pages."""
+
+_ENOUGH_PAGES = 1_000
+"""The pages of a log that is to begin anew."""
+
+_FEW_PAGES = 100
+"""How many pages the writer copies to have the log begin anew."""
 
 _MOST_PAGES = 20_000
 """The pages of a log that the writer copies at a commit after all: 80 MB. It gets that long while a
@@ -64,7 +72,7 @@ class Checkpoints:
         """Checkpoint if that is due; called on the thread that writes, between transactions."""
         if self._copied.is_set():
             self._copied.clear()
-            if _checkpoint(connection) > _LONG:
+            if _checkpoint(connection)[0] > _LONG:
                 self._wanted.set()
         elif connection.total_changes - self._before >= _ROWS:
             self._before = connection.total_changes
@@ -78,18 +86,20 @@ class Checkpoints:
             with suppress(sqlite3.Error):
                 connection = connection or self._connect()
             if connection is not None:
-                _checkpoint(connection)
-                self._copied.set()
+                pages, left = _checkpoint(connection)
+                if pages >= _ENOUGH_PAGES and left <= _FEW_PAGES:
+                    self._copied.set()
         if connection is not None:
             connection.close()
 
 
-def _checkpoint(connection: sqlite3.Connection) -> int:
+def _checkpoint(connection: sqlite3.Connection) -> tuple[int, int]:
     """Copy what no reader or writer keeps from being copied. A later checkpoint copies the rest.
 
-    :return: the pages of the log, or a number below that if it is not known.
+    :return: the pages of the log, and how many of them are not copied yet. Both are 0 or less if
+        they are not known.
     """
     with suppress(sqlite3.Error):
-        pages: int = connection.execute(_COPY).fetchone()[1]
-        return pages
-    return 0
+        _, pages, copied = connection.execute(_COPY).fetchone()
+        return pages, pages - copied
+    return 0, 0

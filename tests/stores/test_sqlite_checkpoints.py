@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import closing
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -69,6 +70,33 @@ class CheckpointTests(SynchronousTestCase):
             log = self.size("-wal")
             self.write(1)
         self.assertEqual(self.size("-wal"), log)
+
+    def test_small_steps(self) -> None:
+        """The thread copies a log of two hundred pages, and the writer copies nothing of it."""
+        self.start()
+        statements: list[str] = []
+        self.writer.set_trace_callback(statements.append)
+        self.write(200)
+        self.checkpoint(200 * 3000)
+        time.sleep(0.01)
+        self.checkpoints.committed(self.writer)
+        self.assertEqual([each for each in statements if "checkpoint" in each], [])
+
+    def test_held_up(self) -> None:
+        """Where a reader keeps the thread from copying, the writer does not copy instead."""
+        with closing(connect(self.path)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM rows").fetchall()
+            self.start()
+            statements: list[str] = []
+            self.writer.set_trace_callback(statements.append)
+            before = self.size()
+            self.write(ROWS)
+            self.checkpoints.committed(self.writer)
+            time.sleep(0.1)
+            self.checkpoints.committed(self.writer)
+            self.assertEqual([each for each in statements if "checkpoint" in each], [])
+            self.assertEqual(self.size(), before)
 
     def test_few_rows(self) -> None:
         """A few rows stay in the log."""
