@@ -2,12 +2,18 @@
 
 ``python -m benchmarks.scale [--sessions N] [--accounts N] [--rounds R] [--only WORK] …``
 
-There is one database, of which some sessions ended long ago, and each account has a link. A round
-of each kind of work is a calm run and a busy one. The work: the server prunes in the background; it
-sweeps over all accounts; a command lists the sessions, as lines or as JSON; a command prunes. The
-load refreshes sessions that are chosen from all of them, each once. It has two forms: ``full``
+There is one database, of which some sessions ended long ago, and each account has a link. For each
+kind of work, a calm server has this database, and a busy server a copy of it. They are measured in
+turn, and the other one is suspended meanwhile. So runs can be short, and rounds many. The work: the
+server prunes in the background; it sweeps over all accounts; a command lists the sessions, as lines
+or as JSON; a command prunes.
+
+The load refreshes sessions that are chosen from all of them, each once. It has two forms: ``full``
 refreshes as fast as it can on 16 connections, and ``even`` sends as many requests in a second as
 ``--rate`` says, and counts a request's time from when it was due.
+
+With ``--keep``, the database stays in a folder, and later calls use it and the sessions that were
+not refreshed yet.
 
 The results are rows as those of ``python -m benchmarks``.
 """
@@ -15,12 +21,15 @@ The results are rows as those of ``python -m benchmarks``.
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -58,7 +67,7 @@ _COMMANDS: Mapping[str, Sequence[str]] = {
 }
 """The work of a command on the sessions."""
 
-_WARM_UP = 500
+_WARM_UP = 200
 
 
 @dataclass(frozen=True)
@@ -92,32 +101,60 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=200, help="refreshes a second, evenly")
     parser.add_argument("--seconds", type=float, default=8, help="seconds at that rate")
     parser.add_argument("--folder", type=Path, help="make the database in this folder")
+    parser.add_argument(
+        "--keep", type=Path, help="keep the database in this folder, for later runs"
+    )
+    parser.add_argument("--sample", type=_count, help="sessions to refresh; default: as needed")
     parser.add_argument("--only", action="append", choices=[*_CHANGES, *_COMMANDS])
     options = parser.parse_args()
     works = options.only or [*_CHANGES, *_COMMANDS]
     each = _WARM_UP + options.requests + round(options.rate * options.seconds)
-    sample = round(1.1 * 2 * options.rounds * len(works) * each)
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        place = Path(folder)
-        began = time.perf_counter()
-        lines = sessions.fill_by_sql(
-            place,
-            options.sessions,
-            sample,
-            options.accounts or options.sessions // 3,
-            options.over,
-            _DIRECTORY,
-        )
-        print(
-            f"{options.sessions:,} sessions filled in {time.perf_counter() - began:.0f} s,"
-            f" {sessions.bytes_on_disk(place) / 1e6:.0f} MB with the links",
-            flush=True,
-        )
+    needed = 2 * options.rounds * len(works) * each
+    with _folder(options) as folder:
+        unused = folder / "unused"
+        if unused.exists():
+            lines = unused.read_bytes().splitlines()
+        elif (folder / "sessions.db").exists():
+            parser.error(f"{folder} has a database that an earlier call did not finish")
+        else:
+            lines = _fill(folder, options, options.sample or round(1.1 * needed))
+        if len(lines) < needed:
+            parser.error(f"{len(lines)} sessions were not refreshed yet, and {needed} are needed")
+        unused.write_bytes(b"\n".join(lines[needed:]))
         plan = Plan(
-            place, iter(lines), options.rounds, options.requests, options.rate, options.seconds
+            folder, iter(lines), options.rounds, options.requests, options.rate, options.seconds
         )
         for work in works:
             _measure(plan, work)
+
+
+def _folder(options: argparse.Namespace) -> AbstractContextManager[Path]:
+    """Return the folder of the database, which is removed unless it is to be kept."""
+    if options.keep is None:
+        return _temporary(options.folder)
+    options.keep.mkdir(exist_ok=True)
+    return nullcontext(options.keep)
+
+
+@contextmanager
+def _temporary(parent: Path | None) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
+        yield Path(folder)
+
+
+def _fill(folder: Path, options: argparse.Namespace, sample: int) -> list[bytes]:
+    """Make the database; return the tokens of the sample."""
+    began = time.perf_counter()
+    accounts = options.accounts or options.sessions // 3
+    lines = sessions.fill_by_sql(
+        folder, options.sessions, sample, accounts, options.over, _DIRECTORY
+    )
+    print(
+        f"{options.sessions:,} sessions filled in {time.perf_counter() - began:.0f} s,"
+        f" {sessions.bytes_on_disk(folder) / 1e6:.0f} MB with the links",
+        flush=True,
+    )
+    return lines
 
 
 class _Ran(NamedTuple):
@@ -130,11 +167,18 @@ class _Ran(NamedTuple):
 
 def _measure(plan: Plan, work: str) -> None:
     """Measure one kind of work, and print its figures."""
-    before = _progress(plan.folder, work)
-    rounds = interleaved(
-        plan.rounds, {name: partial(_run, plan, work, name == _BUSY) for name in (_CALM, _BUSY)}
-    )
-    done = abs(_progress(plan.folder, work) - before)
+    busy = plan.folder / "busy"
+    busy.mkdir()
+    for name in ("sessions.db", "token.key"):
+        shutil.copy(plan.folder / name, busy)
+    before = _progress(busy, work)
+    with _Side(plan.folder, work, False) as calm_side, _Side(busy, work, True) as busy_side:
+        sides = {_CALM: calm_side, _BUSY: busy_side}
+        rounds = interleaved(
+            plan.rounds, {name: partial(_run, plan, side) for name, side in sides.items()}
+        )
+    done = abs(_progress(busy, work) - before)
+    shutil.rmtree(busy)
     worked = sum(ran.seconds for ran in rounds.made[_BUSY])
     print(f"{work}: {done / worked:.0f} rows a second" if done else f"{work}:")
     for name in _LOADS:
@@ -155,19 +199,63 @@ def _measure(plan: Plan, work: str) -> None:
     sys.stdout.flush()
 
 
-def _run(plan: Plan, work: str, is_busy: bool, _: int) -> _Ran:
-    """Refresh sessions on a server of their own, each once."""
-    with _server(plan.folder, work, is_busy) as server:
+class _Side:
+    """A server, and the command beside it; use it in a ``with`` statement. It begins suspended.
 
-        def refresh(requests: int, every_second: float | None = None) -> Result:
-            lines = [next(plan.lines) for _ in range(requests)]
-            return drive(server, SCATTER, lines, requests, every_second=every_second)
+    :param folder: where its database is.
+    :param is_busy: whether the work is done.
+    """
 
+    def __init__(self, folder: Path, work: str, is_busy: bool) -> None:
+        self.server = _server(folder, work, is_busy)
+        self._folder = folder
+        self._command = _COMMANDS.get(work) if is_busy else None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> _Side:
+        self.server.__enter__()
+        self._signal(signal.SIGSTOP)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._signal(signal.SIGCONT)
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self.server.__exit__()
+
+    @contextmanager
+    def resumed(self) -> Iterator[None]:
+        """Run until the ``with`` statement ends. A command that is done is started again."""
+        self._signal(signal.SIGCONT)
+        if self._command is not None and (self._process is None or self._has_ended()):
+            self._process = _start(self._folder, self._command)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGSTOP)
+
+    def _has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
+    def _signal(self, number: signal.Signals) -> None:
+        os.kill(self.server.pid, number)
+        if self._process is not None and not self._has_ended():
+            self._process.send_signal(number)
+
+
+def _run(plan: Plan, side: _Side, _: int) -> _Ran:
+    """Refresh sessions on one side, each once."""
+
+    def refresh(requests: int, every_second: float | None = None) -> Result:
+        lines = [next(plan.lines) for _ in range(requests)]
+        return drive(side.server, SCATTER, lines, requests, every_second=every_second)
+
+    with side.resumed():
         began = time.perf_counter()
-        with _command(plan.folder, work) if is_busy else nullcontext():
-            refresh(_WARM_UP)
-            full = refresh(plan.requests)
-            even = refresh(round(plan.rate * plan.seconds), plan.rate)
+        refresh(_WARM_UP)
+        full = refresh(plan.requests)
+        even = refresh(round(plan.rate * plan.seconds), plan.rate)
         return _Ran(full, even, time.perf_counter() - began)
 
 
@@ -192,31 +280,21 @@ def _server(folder: Path, work: str, is_busy: bool) -> MeasuredServer:
     return login_service(folder, tokens={**_KEPT, **changes}, more=more)
 
 
-@contextmanager
-def _command(folder: Path, work: str) -> Iterator[None]:
-    """Run the command of a work until the ``with`` statement ends, or until it is done."""
-    if work not in _COMMANDS:
-        yield
-        return
+def _start(folder: Path, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a command on the sessions, and wait until it works."""
     config = (folder / "config.yaml").read_text("utf-8")
     changed = folder / "command.yaml"
     changed.write_text(config.replace("keep_ended: null", "keep_ended: 1d"), "utf-8")
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "synapse_login_module.cli", "sessions", *_COMMANDS[work]),
+            *(sys.executable, "-m", "synapse_login_module.cli", "sessions", *command),
             *("--config", str(changed)),
         ],
         cwd=REPOSITORY,
         stdout=subprocess.DEVNULL,
     )
     time.sleep(1.5)  # it has imported all by then
-    try:
-        yield
-        if process.poll() is not None:
-            print(f"  {work}: the command ended before the load", flush=True)
-    finally:
-        process.kill()
-        process.wait()
+    return process
 
 
 def _progress(folder: Path, work: str) -> int:

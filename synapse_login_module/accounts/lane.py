@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -27,22 +27,27 @@ _BATCH = 4
 """How many accounts a tick takes, where the shortest and the longest period allow it."""
 
 _MOST = round(_BATCH * _CATCHING_UP)
-"""How many accounts a tick takes at most, so that no request waits long for it."""
+"""How many accounts a tick takes at most."""
 
-_SHORTEST_PERIOD = 0.02
+_SHORTEST_PERIOD = 0.005
 _LONGEST_PERIOD = 1.0
 _REST = 3.0
-"""The pause after a tick, as a multiple of the processor time that the reactor's thread used during
-it. So the sweep leaves most of the time to requests, however many accounts there are. Waiting for a
-directory does not count, and other threads that hash passwords do not either.
+"""The pause after each look, as a multiple of the processor time that the reactor's thread used
+during it. So a request waits for one look at most, and the sweep leaves most of the time to
+requests, however many accounts there are. Waiting for a directory does not count, and other threads
+that hash passwords do not either.
 """
+
+_SLOW = 0.01
+"""Seconds after which a look does not hold up the next any more: its provider is far away."""
 
 
 class Lane:
     """Looks at the accounts of one provider, in the order of their last looks, oldest first.
 
-    It takes a few accounts a tick, at an even rate that looks at each once an interval. While it
-    is behind, the rate is doubled. It is lower where it would slow requests down.
+    It takes a few accounts a tick, at an even rate that looks at each once an interval, and looks
+    at them one by one, with pauses. While it is behind, the rate is doubled. It is lower where it
+    would slow requests down.
 
     :param provider: the provider's name as the links have it.
     :param watch: the links.
@@ -91,10 +96,9 @@ class Lane:
             self._schedule(0)
 
     def stop(self) -> None:
-        """Start no more ticks. Looks that have begun go on."""
+        """Begin no more ticks and looks. Looks that have begun go on."""
         self._stopped = True
-        if self._next is not None and self._next.active():
-            self._next.cancel()
+        self._cancel_pause()
 
     def _schedule(self, delay: float) -> None:
         self._next = self._clock.callLater(delay, self._tick)
@@ -106,8 +110,6 @@ class Lane:
         return min(_LONGEST_PERIOD, self._interval / 20, max(_SHORTEST_PERIOD, _BATCH * even))
 
     def _tick(self) -> None:
-        used = self._processor_time()
-
         def failed(failure: Failure) -> None:
             if not failure.check(StoreUnavailable):
                 self.log.failure(
@@ -116,8 +118,7 @@ class Lane:
 
         def again(_: object) -> None:
             if not self._stopped:
-                rest = _REST * (self._processor_time() - used)
-                self._schedule(max(self._period, rest))
+                self._schedule(self._period)
 
         Deferred.fromCoroutine(self._do_tick()).addErrback(failed).addCallback(again)
 
@@ -133,27 +134,66 @@ class Lane:
         if not number:
             return
         self._owed -= number
+        used = self._processor_time()
         rows = await self._watch.due(self._provider, number, in_milliseconds(now))
         if not rows:
             return
         oldest = min(row.looked_at for row in rows) / 1000
         self.lag = max(0.0, now - oldest - self._interval)
         self._warn()
-        waiting = iter(rows)
-        working = [Deferred.fromCoroutine(self._work(waiting)) for _ in range(self._width)]
-        await gatherResults(working)
+        await self._look_at(rows, used)
 
-    async def _work(self, waiting: Iterator[WatchedLink]) -> None:
-        for row in waiting:
-            try:
-                await self._look(row)
-            except StoreUnavailable:
+    async def _look_at(self, rows: Sequence[WatchedLink], used: float) -> None:
+        """Look at accounts, the next when the last look is done or known to be slow.
+
+        :param used: the processor time that was used before the accounts were read.
+        """
+        turns = DeferredSemaphore(self._width)
+        looks = []
+        for row in rows:
+            await turns.acquire()
+            await self._rest_after(used)
+            if self._stopped:
                 return
-            except Exception:
-                failure = Failure()
-                self.log.failure(
-                    "cannot look at {user_id}; the sweep goes on", failure, user_id=row.user_id
-                )
+            used = self._processor_time()
+            look = Deferred.fromCoroutine(self._try(row))
+            looks.append(look.addBoth(lambda _: turns.release()))
+            if not look.called:
+                slow = self._pause(_SLOW)
+                await DeferredList([look, slow], fireOnOneCallback=True)
+                self._cancel_pause()
+        await gatherResults(looks)
+        await self._rest_after(used)
+
+    async def _rest_after(self, used: float) -> None:
+        """Pause after some work.
+
+        :param used: the processor time that was used before it.
+        """
+        rest = _REST * (self._processor_time() - used)
+        if rest > 0 and not self._stopped:
+            await self._pause(rest)
+
+    def _pause(self, seconds: float) -> Deferred[None]:
+        """Pause. The Deferred never fires if the lane is stopped meanwhile."""
+        pause: Deferred[None] = Deferred()
+        self._next = self._clock.callLater(seconds, pause.callback, None)
+        return pause
+
+    def _cancel_pause(self) -> None:
+        if self._next is not None and self._next.active():
+            self._next.cancel()
+
+    async def _try(self, row: WatchedLink) -> None:
+        try:
+            await self._look(row)
+        except StoreUnavailable:
+            pass
+        except Exception:
+            failure = Failure()
+            self.log.failure(
+                "cannot look at {user_id}; the sweep goes on", failure, user_id=row.user_id
+            )
 
     def _warn(self) -> None:
         if self.lag > self._interval and self._lines.is_written():

@@ -2,9 +2,11 @@
 
 SQLite itself copies the write-ahead log into the file at a commit, once the log has 1,000 pages.
 Between many sessions these are 1,000 different pages of the file, and the commit waits until all of
-them are on the disk. So a thread with a connection of its own copies them, which delays no commit.
-What was committed meanwhile is a few pages, which the writer copies itself. Then all of the log is
-in the file, and the next commit begins the log anew.
+them are on the disk. So a thread with a connection of its own copies them. It copies few at a time,
+since a commit that comes meanwhile waits for the same disk.
+
+Once the log is long, the writer copies the few pages that were committed meanwhile. Then all of the
+log is in the file, and the next commit begins the log anew.
 """
 
 from __future__ import annotations
@@ -14,13 +16,20 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 from twisted.logger import Logger
 
 from synapse_login_module.common.repeats import OncePerPeriod
 
-_ROWS = 400
-"""The number of written rows between two checkpoints."""
+_ROWS = 50
+"""The number of written rows between two checkpoints of the thread: about a hundred pages."""
+
+_ENOUGH_PAGES = 1_000
+"""The pages of a log that is to begin anew."""
+
+_FEW_PAGES = 100
+"""How many pages the writer copies to have the log begin anew."""
 
 _MOST_PAGES = 20_000
 """The pages of a log that the writer copies at a commit after all: 80 MB. It gets that long while a
@@ -34,10 +43,18 @@ write, or a reader holds it up.
 _RESTART_WAIT = 10
 """Milliseconds that this waits for the other writers and the readers."""
 
-_FAILED = -1
-
 _COPY = "PRAGMA wal_checkpoint(PASSIVE)"
 _RESTART = "PRAGMA wal_checkpoint(RESTART)"
+
+
+class _Copied(NamedTuple):
+    """What a checkpoint left: the pages of the log, and how many of them are not copied yet.
+
+    Both are 0 or less if SQLite does not know.
+    """
+
+    pages: int
+    left: int
 
 
 class Checkpoints:
@@ -86,7 +103,9 @@ class Checkpoints:
         """Checkpoint if that is due; called on the thread that writes, between transactions."""
         if self._copied.is_set():
             self._copied.clear()
-            self._see_length(connection, self._copy(lambda: connection))
+            copied = self._copy(lambda: connection)
+            if copied is not None:
+                self._see_length(connection, copied.pages)
         elif connection.total_changes - self._before >= _ROWS:
             self._before = connection.total_changes
             self._wanted.set()
@@ -123,30 +142,33 @@ class Checkpoints:
 
         while self._wanted.wait() and not self._is_stopping:
             self._wanted.clear()
-            if self._copy(connected) != _FAILED:
-                self._copied.set()
+            copied = self._copy(connected)
+            if copied is not None:
+                few_left = copied.left <= _FEW_PAGES or copied.pages > _LONG
+                if copied.pages >= _ENOUGH_PAGES and few_left:
+                    self._copied.set()
             elif connection is not None:
                 _close(connection)  # which may be at fault
                 connection = None
         if connection is not None:
             _close(connection)
 
-    def _copy(self, connected: Callable[[], sqlite3.Connection]) -> int:
+    def _copy(self, connected: Callable[[], sqlite3.Connection]) -> _Copied | None:
         """Copy what no reader or writer keeps from being copied. A later checkpoint copies the
         rest.
 
         :param connected: returns the connection.
-        :return: the pages of the log, a number below that if it is not known, or :data:`_FAILED`.
+        :return: ``None`` if it failed.
         """
         try:
-            pages: int = connected().execute(_COPY).fetchone()[1]
+            _, pages, copied = connected().execute(_COPY).fetchone()
         except Exception as error:  # whatever it is, the threads have to go on
             if self._failures.is_written():
                 self.log.warn(
                     "a checkpoint of the sessions failed, and is tried again: {error}", error=error
                 )
-            return _FAILED
-        return max(0, pages)
+            return None
+        return _Copied(pages, pages - copied)
 
 
 def _close(connection: sqlite3.Connection) -> None:

@@ -133,22 +133,50 @@ class EvennessTests(SweepCase):
         self.assertLessEqual(len(lines), INTERVAL / 60 / 2 + 2)
         self.assertEqual(self.accounts.seen.lag, 0)
 
+    def answer(self, processor_time: float) -> None:
+        """Answer the first question that waits, which uses the processor for some seconds."""
+        self.accounts.processor_time += processor_time
+        self.providers.waiting.pop(0).callback(ACTIVE)
+
     def test_rest(self) -> None:
-        """However many accounts there are, a tick takes a few, and rests for three times as long as
-        it used the processor.
+        """However many accounts there are, each look is followed by a rest that is three times as
+        long as it used the processor.
         """
         self.add(100_000)
         self.providers.slow.add("ldap")
         self.start()
-        self.accounts.pass_time(0.1)
-        while self.providers.waiting:
-            self.accounts.processor_time += 0.25
-            self.providers.waiting.pop().callback(ACTIVE)
-        self.assertEqual(len(self.asked()), 8)
-        self.accounts.pass_time(5.9)
+        for expected in (4, 1):
+            self.accounts.pass_time(0.1, 0.01)
+            self.assertEqual(len(self.asked()), expected)
+            self.answer(0.25)
+            self.accounts.pass_time(0.7, 0.1)
+            self.assertEqual(self.asked(), [])
+
+    def test_far_provider(self) -> None:
+        """A look that waits for its provider does not hold up the next, until four wait."""
+        self.add(100_000)
+        self.providers.slow.add("ldap")
+        self.start()
+        self.accounts.pass_time(0.04, 0.04)
+        self.assertEqual(len(self.asked()), 1)
+        self.accounts.pass_time(0.1, 0.01)
+        self.assertEqual(len(self.asked()), 3)
+        self.answer(0)
+        self.accounts.pass_time(0.1, 0.01)
+        self.assertEqual(len(self.asked()), 1)
+
+    def test_stopped_between_looks(self) -> None:
+        """A sweep that is stopped begins no look, and leaves no timer."""
+        self.add(100_000)
+        self.providers.slow.add("ldap")
+        self.start()
+        self.accounts.pass_time(0.04, 0.04)
+        self.stop()
+        self.assertEqual(self.accounts.clock.getDelayedCalls(), [])
+        self.assertEqual(len(self.asked()), 1)
+        self.answer(0.25)
+        self.assertEqual(self.accounts.clock.getDelayedCalls(), [])
         self.assertEqual(self.asked(), [])
-        self.accounts.pass_time(0.2)
-        self.assertEqual(len(self.asked()), 4)
 
     def test_slow_count(self) -> None:
         """Counting takes at most a twentieth of the time."""

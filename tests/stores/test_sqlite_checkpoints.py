@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -85,6 +86,33 @@ class CheckpointTests(CheckpointTestCase):
             self.write(1)
         self.assertEqual(self.size("-wal"), log)
 
+    def test_small_steps(self) -> None:
+        """The thread copies a log of two hundred pages, and the writer copies nothing of it."""
+        self.start()
+        statements: list[str] = []
+        self.writer.set_trace_callback(statements.append)
+        self.write(200)
+        self.checkpoint(200 * 3000)
+        time.sleep(0.01)
+        self.checkpoints.committed(self.writer)
+        self.assertEqual([each for each in statements if "checkpoint" in each], [])
+
+    def test_held_up(self) -> None:
+        """Where a reader keeps the thread from copying, the writer does not copy instead."""
+        with closing(connect(self.path)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM rows").fetchall()
+            self.start()
+            statements: list[str] = []
+            self.writer.set_trace_callback(statements.append)
+            before = self.size()
+            self.write(ROWS)
+            self.checkpoints.committed(self.writer)
+            time.sleep(0.1)
+            self.checkpoints.committed(self.writer)
+            self.assertEqual([each for each in statements if "checkpoint" in each], [])
+            self.assertEqual(self.size(), before)
+
     def test_few_rows(self) -> None:
         """A few rows stay in the log."""
         self.start()
@@ -124,7 +152,7 @@ class LongLogTests(CheckpointTestCase):
         self.addCleanup(other.close)
         copy = self.checkpoints._copy
 
-        def copy_meanwhile(connected: Callable[[], sqlite3.Connection]) -> int:
+        def copy_meanwhile(connected: Callable[[], sqlite3.Connection]) -> object:
             other.execute("BEGIN IMMEDIATE")
             pages = copy(connected)
             other.execute("INSERT INTO rows VALUES (NULL)")
