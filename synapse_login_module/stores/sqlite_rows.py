@@ -19,6 +19,7 @@ INSERT_SESSION = (
 
 _CONFIRMED = Session._fields.index("confirmed")
 
+_SESSION = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE session_id = ?"
 _PAGE = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE session_id > ? ORDER BY session_id LIMIT ?"
 # The plus signs keep SQLite from reading all sessions by their numbers.
 _PAGE_OF_USER = (
@@ -45,9 +46,7 @@ class SQLiteRows:
 
     def session(self, session_id: int) -> Session | None:
         """Read one session."""
-        row = self._execute(
-            f"SELECT {SESSION_COLUMNS} FROM sessions WHERE session_id = ?", (session_id,)
-        ).fetchone()
+        row = self._execute(_SESSION, (session_id,)).fetchone()
         return row and _session(row)
 
     def is_free(self, session_id: int) -> bool:
@@ -239,4 +238,4 @@ class SQLiteRows:
 def _session(row: Sequence[Any]) -> Session:
     values = list(row)
     values[_CONFIRMED] = bool(values[_CONFIRMED])
-    return Session(*values)
+    return Session._make(values)

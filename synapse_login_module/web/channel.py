@@ -98,6 +98,7 @@ class LoginChannel(HTTPChannel):
     _done: Request | None = None
     _probing: IDelayedCall | None = None
     _unsent = b""
+    _peer: IAddress | None = None
 
     def connectionMade(self) -> None:
         """Start to wait for a request, and count in at the site."""
@@ -111,6 +112,15 @@ class LoginChannel(HTTPChannel):
     def getHost(self) -> IAddress:
         """Return the address here. It is kept, as each request asks, and a transport the kernel."""
         return self._host
+
+    def getPeer(self) -> IAddress:
+        """Return the address of the peer. It is kept from the first request on.
+
+        Behind a load balancer that begins with the PROXY protocol, it is not known before that.
+        """
+        if self._peer is None:
+            self._peer = self.transport.getPeer()
+        return self._peer
 
     @property
     def is_responding(self) -> bool:
@@ -131,15 +141,15 @@ class LoginChannel(HTTPChannel):
             waiting.add(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Parse bytes. The timeout of a request starts with its first."""
+        """Parse bytes. The timeout of a request starts with its first, unless it is whole."""
         if self.refused or self._waiting is self.site.leaving:
             self._dropped += len(data)
             if self._dropped > _MAX_DROPPED:
                 self.transport.abortConnection()
             return
-        if self._waiting is self.site.idle:
-            self.wait_in(self.site.receiving)
         super().dataReceived(data)
+        if self._waiting is self.site.idle and (self.requests or self._buffer):
+            self.wait_in(self.site.receiving)
         self._pause_reading()
 
     def _count_memory(self) -> None:

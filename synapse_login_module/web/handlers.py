@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pydantic_core import to_json
 from twisted.internet.defer import Deferred
 from twisted.web.http import Request
 
@@ -195,9 +196,9 @@ class Handlers:
         self, request: Request, refresh_token: str, access_token: str | None, *, strict: bool
     ) -> Response:
         client = self.clients.of(request)
-        return success(
-            _pair(await self.service.refresh(refresh_token, access_token, strict, client))
-        )
+        pair = await self.service.refresh(refresh_token, access_token, strict, client)
+        # The most frequent response: this takes a sixth of the time of json.dumps.
+        return Response(200, to_json(_pair(pair)))
 
 
 def _well_known(public_baseurl: str) -> dict[str, Any]:
