@@ -5,8 +5,8 @@ Between many sessions these are 1,000 different pages of the file, and the commi
 them are on the disk. So a thread with a connection of its own copies them. It copies few at a time,
 since a commit that comes meanwhile waits for the same disk.
 
-Once the log is long, the writer copies the few pages that were committed meanwhile. Then all of the
-log is in the file, and the next commit begins the log anew.
+Once the log has enough pages, the writer copies the few that were committed meanwhile. Then all of
+the log is in the file, and the next commit begins the log anew.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ _ENOUGH_PAGES = 1_000
 _FEW_PAGES = 100
 """How many pages the writer copies to have the log begin anew."""
 
+_MANY_PAGES = 500
+"""How many it copies to have a log begin anew that is longer than :data:`_LONG`."""
+
 _MOST_PAGES = 20_000
 """The pages of a log that the writer copies at a commit after all: 80 MB. It gets that long while a
 reader holds it up, or where the thread fails.
@@ -50,11 +53,17 @@ _RESTART = "PRAGMA wal_checkpoint(RESTART)"
 class _Copied(NamedTuple):
     """What a checkpoint left: the pages of the log, and how many of them are not copied yet.
 
-    Both are 0 or less if SQLite does not know.
+    The pages are -1 if another process makes a checkpoint at the same time.
     """
 
     pages: int
     left: int
+
+    @property
+    def is_nearly_all(self) -> bool:
+        """Whether the log is to begin anew, and the writer can copy what is left of it."""
+        most = _FEW_PAGES if self.pages <= _LONG else _MANY_PAGES
+        return self.pages >= _ENOUGH_PAGES and self.left <= most
 
 
 class Checkpoints:
@@ -63,7 +72,7 @@ class Checkpoints:
     One that fails is tried again when the next is due. Meanwhile nothing is lost, as the log keeps
     what is not copied.
 
-    :param connect: opens a connection to the file; called on any thread.
+    :param connect: opens a connection to the file that waits for no lock; called on any thread.
     :param clock: a monotonic clock, in seconds. Failures are logged once a minute.
     """
 
@@ -105,31 +114,43 @@ class Checkpoints:
             self._copied.clear()
             copied = self._copy(lambda: connection)
             if copied is not None:
-                self._see_length(connection, copied.pages)
+                self._see_length(connection, copied)
         elif connection.total_changes - self._before >= _ROWS:
             self._before = connection.total_changes
             self._wanted.set()
 
-    def _see_length(self, connection: sqlite3.Connection, pages: int) -> None:
+    def _see_length(self, connection: sqlite3.Connection, copied: _Copied) -> None:
         """Have a long log begin anew.
 
         Where several processes write, one commits while another copies the rest, so the log is
         never all in the file. Then the rest is copied while the writers wait. A reader that stays
         prevents it, so it is tried again only once the log is longer by as much.
 
-        :param pages: the pages of the log.
+        :param copied: what the writer's own checkpoint left.
         """
-        if pages <= _LONG:
-            self._restart_above = _LONG
-        elif pages <= self._restart_above:
+        if copied.pages < 0:
             self._wanted.set()
+        elif copied.pages <= _LONG:
+            self._restart_above = _LONG
+        elif copied.pages <= self._restart_above:
+            self._wanted.set()
+        elif self._restart(connection):
+            self._restart_above = copied.pages + _LONG
         else:
-            self._restart_above = pages + _LONG
-            with suppress(sqlite3.Error):
-                connection.execute(f"PRAGMA busy_timeout = {_RESTART_WAIT}").fetchall()
-                connection.execute(_RESTART).fetchall()
-            with suppress(sqlite3.Error):
-                connection.execute("PRAGMA busy_timeout = 0").fetchall()
+            self._wanted.set()
+
+    def _restart(self, connection: sqlite3.Connection) -> bool:
+        """Copy the rest while the other writers wait; return whether this was its turn to do so.
+
+        It was not if another process makes a checkpoint, or SQLite failed.
+        """
+        pages = -1
+        with suppress(sqlite3.Error):
+            connection.execute(f"PRAGMA busy_timeout = {_RESTART_WAIT}").fetchall()
+            _, pages, _ = connection.execute(_RESTART).fetchone()
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA busy_timeout = 0").fetchall()
+        return pages >= 0
 
     def _serve(self) -> None:
         """Copy the log whenever that is wanted; the function of the thread."""
@@ -144,8 +165,7 @@ class Checkpoints:
             self._wanted.clear()
             copied = self._copy(connected)
             if copied is not None:
-                few_left = copied.left <= _FEW_PAGES or copied.pages > _LONG
-                if copied.pages >= _ENOUGH_PAGES and few_left:
+                if copied.is_nearly_all:
                     self._copied.set()
             elif connection is not None:
                 _close(connection)  # which may be at fault

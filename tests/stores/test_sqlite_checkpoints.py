@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from threading import Semaphore
 
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from synapse_login_module.stores.sqlite_checkpoints import Checkpoints
+from synapse_login_module.stores.sqlite_checkpoints import Checkpoints, _Copied
 from synapse_login_module.stores.sqlite_connection import connect
 from tests.chaos.test_disk_full import Disk
 from tests.support.folders import temporary_folder
@@ -57,6 +58,24 @@ class CheckpointTestCase(SynchronousTestCase):
             time.sleep(0.001)
         self.assertGreaterEqual(self.size(), at_least)
 
+    def let_thread_copy(self) -> None:
+        """Do what follows a commit, until the thread has copied, and seen what it copied."""
+        copied = Semaphore(0)
+        copy = self.checkpoints._copy
+
+        def copy_and_tell(connected: Callable[[], sqlite3.Connection]) -> object:
+            try:
+                return copy(connected)
+            finally:
+                copied.release()
+
+        patch = self.patch(self.checkpoints, "_copy", copy_and_tell)
+        self.checkpoints.committed(self.writer)
+        self.assertTrue(copied.acquire(timeout=TIMEOUT))
+        self.checkpoints._wanted.set()  # a second time begins once the first is over
+        self.assertTrue(copied.acquire(timeout=TIMEOUT))
+        patch.restore()
+
     def start(self) -> None:
         """Start the thread."""
         self.checkpoints.start()
@@ -92,8 +111,8 @@ class CheckpointTests(CheckpointTestCase):
         statements: list[str] = []
         self.writer.set_trace_callback(statements.append)
         self.write(200)
-        self.checkpoint(200 * 3000)
-        time.sleep(0.01)
+        self.let_thread_copy()
+        self.assertGreater(self.size(), 200 * 3000)
         self.checkpoints.committed(self.writer)
         self.assertEqual([each for each in statements if "checkpoint" in each], [])
 
@@ -107,8 +126,7 @@ class CheckpointTests(CheckpointTestCase):
             self.writer.set_trace_callback(statements.append)
             before = self.size()
             self.write(ROWS)
-            self.checkpoints.committed(self.writer)
-            time.sleep(0.1)
+            self.let_thread_copy()
             self.checkpoints.committed(self.writer)
             self.assertEqual([each for each in statements if "checkpoint" in each], [])
             self.assertEqual(self.size(), before)
@@ -181,6 +199,32 @@ class LongLogTests(CheckpointTestCase):
             self.commit(100)
         self.assertLess(self.size("-wal"), size + 5000 * 4096)
 
+    def test_much_left(self) -> None:
+        """Once a reader has ended, the thread copies the log that it held up, not the writer."""
+        reader = connect(self.path)
+        self.addCleanup(reader.close)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM rows").fetchall()
+        statements: list[str] = []
+        self.writer.set_trace_callback(statements.append)
+        self.start()
+        self.write(5_000)
+        self.let_thread_copy()
+        reader.execute("COMMIT")
+        self.checkpoints.committed(self.writer)
+        self.assertEqual([each for each in statements if "checkpoint" in each], [])
+        self.write(100)
+        self.checkpoint(5_000 * 3000)
+
+    def test_checkpoint_elsewhere(self) -> None:
+        """While another process makes a checkpoint, what is known of the log stays."""
+        self.checkpoints._restart_above = before = 12_000
+        self.checkpoints._see_length(self.writer, _Copied(-1, 0))
+        self.assertEqual(self.checkpoints._restart_above, before)
+        self.patch(self.checkpoints, "_restart", lambda connection: False)
+        self.checkpoints._see_length(self.writer, _Copied(before + 1, 10))
+        self.assertEqual(self.checkpoints._restart_above, before)
+
     def test_short(self) -> None:
         """A log that is short is left alone."""
         tries = self.restarts()
@@ -250,7 +294,7 @@ class FailingTests(CheckpointTestCase):
                 f"{self.path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False
             )
 
-        self.check_it_recovers(read_only)
+        self.check_it_recovers(read_only, "error")
 
     def test_closed(self) -> None:
         """A connection that is closed is replaced."""
