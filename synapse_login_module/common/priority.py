@@ -24,6 +24,10 @@ LOWEST_PRIORITY = 19
 SHORTEST_SLICE = 100_000
 """Nanoseconds; the least that Linux accepts."""
 
+_KEEP_POLICY = 0x08
+"""``SCHED_FLAG_KEEP_POLICY``, since Linux 5.3: a thread in ``SCHED_BATCH`` or ``SCHED_IDLE``, as an
+administrator may start a program, stays there."""
+
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274, "riscv64": 274}
 """The number of the system call, by machine. C libraries have no function for it until late."""
 
@@ -46,14 +50,15 @@ class _Attributes(ctypes.Structure):
 def lower_priority(niceness: int = LOW_PRIORITY) -> None:
     """Lower the priority of the current thread, so that it gives way to the reactor's, and does so
     at once where the system can. Only Linux has a priority for each thread, and does not let every
-    program raise it again.
+    program raise it again. A thread that has a lower one already keeps it.
 
     :raise OSError: when that is not allowed.
     """
     if sys.platform == "linux":
         thread = threading.get_native_id()
+        niceness = max(niceness, os.getpriority(os.PRIO_PROCESS, thread))
         os.setpriority(os.PRIO_PROCESS, thread, niceness)
-        with suppress(OSError):
+        with suppress(OSError, AttributeError):  # a C library may have no function for it
             _shorten_slice(thread, niceness)
 
 
@@ -67,7 +72,7 @@ def _shorten_slice(thread: int, niceness: int) -> None:
         return
     attributes = _Attributes(
         size=ctypes.sizeof(_Attributes),
-        policy=os.SCHED_OTHER,
+        flags=_KEEP_POLICY,
         nice=niceness,
         runtime=SHORTEST_SLICE,
     )

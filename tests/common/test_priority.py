@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 _SCHED_GETATTR = {"x86_64": 315, "aarch64": 275, "riscv64": 275}
 _HAS_SLICES = sys.platform == "linux" and tuple(
-    int(part) for part in platform.release().split("-")[0].split(".")[:2]
+    int(part) for part in re.findall(r"\d+", platform.release())[:2]
 ) >= (6, 12)
 
 
@@ -80,6 +81,31 @@ class PriorityTests(SynchronousTestCase):
             self.assertEqual(self.lowered(wanted, kept), (wanted, SHORTEST_SLICE))
         self.assertEqual(on_thread(kept), before)
         self.assertGreater(before[1], SHORTEST_SLICE)
+
+    @skipUnless(_HAS_SLICES and platform.machine() in _SCHED_GETATTR, "it has no slices")
+    def test_policy(self) -> None:
+        """A thread of a policy that gives way more keeps it."""
+
+        def work() -> tuple[int, int]:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            lower_priority(LOWEST_PRIORITY)
+            return os.sched_getscheduler(0), kept()[1]
+
+        self.assertEqual(on_thread(work), (os.SCHED_BATCH, SHORTEST_SLICE))
+
+    def test_lower_already(self) -> None:
+        """A thread that has a lower priority keeps it."""
+
+        def work() -> int:
+            lower_priority(LOW_PRIORITY)
+            return niceness()
+
+        self.assertEqual(self.lowered(LOWEST_PRIORITY, work), LOWEST_PRIORITY)
+
+    def test_no_such_thread(self) -> None:
+        """What the system says is raised."""
+        with self.assertRaises(ProcessLookupError):
+            priority._shorten_slice(2**30, LOWEST_PRIORITY)
 
     def test_slice_refused(self) -> None:
         """Where the system refuses the slices, the priority is lower all the same."""
