@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from hypothesis import given
+from hypothesis.strategies import booleans, dictionaries, integers, none, text
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from synapse_login_module.errors import AccountRefused
-from synapse_login_module.web.responses import FOR_SERVERS, Response, response_to
+from synapse_login_module.web.responses import (
+    FOR_SERVERS,
+    Response,
+    response_to,
+    success,
+    success_in_utf8,
+)
 from synapse_login_module.web.site import LoginSite
 from tests.support.site import MemoryWire, get, responses
 from tests.support.web import Reply, WebCase
@@ -30,6 +40,21 @@ class RefusedTests(SynchronousTestCase):
         answer = response_to(problem)
         assert answer is not None
         self.assertEqual(answer.headers[b"Retry-After"], b"2")
+
+
+class BodyTests(SynchronousTestCase):
+    """The two ways to write the body of a 200."""
+
+    @given(dictionaries(text(), none() | booleans() | integers(-(2**63), 2**63 - 1) | text()))
+    def test_alike(self, payload: dict[str, Any]) -> None:
+        """Both write the same object, and say that it is JSON."""
+        slow, fast = success(payload), success_in_utf8(payload)
+        self.assertEqual(fast.payload(), slow.payload())
+        self.assertEqual(fast._replace(body=b""), slow._replace(body=b""))
+
+    def test_no_unicode(self) -> None:
+        """A lone surrogate, which UTF-8 cannot encode, is raised and not sent."""
+        self.assertRaises(ValueError, success_in_utf8, {"name": "\ud800"})
 
 
 class HeaderTests(SynchronousTestCase):

@@ -516,6 +516,26 @@ class TimeoutTests(SiteCase):
         self.assertTrue(wire.settle())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_whole_request(self) -> None:
+        """A request that arrives in whole has no timeout to start; what follows it has one."""
+        wire = self.connect()
+        begun: list[object] = []
+        add = self.site.receiving.add
+
+        def note(channel: Any) -> None:
+            begun.append(channel)
+            add(channel)
+
+        self.patch(self.site.receiving, "add", note)
+        whole = get(WHOAMI)
+        wire.send(whole)
+        self.assertEqual((len(self.answers(wire)), begun), (1, []))
+        wire.send(whole[:5])
+        self.assertEqual(begun, [wire.channel])
+        wire.send(whole[5:] + whole[:5])
+        self.clock.advance(0)
+        self.assertIn(wire.channel, self.site.receiving)
+
     def test_half_a_request(self) -> None:
         """A client that stops in the middle of a request gets a 408."""
         data = post(LOGIN, GOOD)
