@@ -168,6 +168,7 @@ class _Ran(NamedTuple):
 def _measure(plan: Plan, work: str) -> None:
     """Measure one kind of work, and print its figures."""
     busy = plan.folder / "busy"
+    shutil.rmtree(busy, ignore_errors=True)  # of a run that failed
     busy.mkdir()
     for name in ("sessions.db", "token.key"):
         shutil.copy(plan.folder / name, busy)

@@ -35,7 +35,8 @@ _REST = 3.0
 """The pause after each look, as a multiple of the processor time that the reactor's thread used
 during it. So a request waits for one look at most, and the sweep leaves most of the time to
 requests, however many accounts there are. Waiting for a directory does not count, and other threads
-that hash passwords do not either.
+that hash passwords do not either. What the thread does for requests meanwhile does count: the more
+there are, the slower the sweep is.
 """
 
 _SLOW = 0.01

@@ -176,7 +176,7 @@ class WatchedFile(Generic[T]):
         file descriptor left, the last content is used meanwhile. So it changes again once the file
         could be read, and until then each call tries to.
         """
-        if self._unreadable:
+        if self._unreadable and not self._waiting:
             self.current()
         stamp = stamp_of(self._file.path)
         return None if stamp is None else (stamp, self._read_late)
