@@ -37,6 +37,7 @@ from synapse_login_module.passwords import (
 from tests.common.test_thread_pool import ManualThreads
 from tests.hashes.vectors import VECTORS
 from tests.stores.test_group_commit import TIMEOUT, ThreadCalls
+from tests.support.niceness import niceness
 
 ROUNDS = 4
 _BY_NAME = {vector.name: vector.text for vector in VECTORS}
@@ -52,11 +53,6 @@ def bcrypt_of(raw: bytes) -> str:
 def stray_salt(password_hash: str) -> str:
     """Set a bit of a hash's salt that is not one of the 128."""
     return password_hash[:28] + "/" + password_hash[29:]
-
-
-def niceness() -> int:
-    """Return the niceness of the current thread."""
-    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
 class Stub(NamedTuple):

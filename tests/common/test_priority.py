@@ -21,6 +21,7 @@ from synapse_login_module.common.priority import (
     SHORTEST_SLICE,
     lower_priority,
 )
+from tests.support.niceness import niceness
 
 T = TypeVar("T")
 
@@ -37,11 +38,6 @@ def on_thread(function: Callable[[], T]) -> T:
     thread.start()
     thread.join()
     return results[0]
-
-
-def niceness() -> int:
-    """Return the niceness of the current thread."""
-    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
 def kept() -> tuple[int, int]:
