@@ -128,13 +128,9 @@ class Checkpoints:
 
         :param copied: what the writer's own checkpoint left.
         """
-        if copied.pages < 0:
-            self._wanted.set()
-        elif copied.pages <= _LONG:
+        if 0 <= copied.pages <= _LONG:
             self._restart_above = _LONG
-        elif copied.pages <= self._restart_above:
-            self._wanted.set()
-        elif self._restart(connection):
+        elif copied.pages > self._restart_above and self._restart(connection):
             self._restart_above = copied.pages + _LONG
         else:
             self._wanted.set()

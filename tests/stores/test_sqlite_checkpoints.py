@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from threading import Semaphore
@@ -76,6 +75,14 @@ class CheckpointTestCase(SynchronousTestCase):
         self.assertTrue(copied.acquire(timeout=TIMEOUT))
         patch.restore()
 
+    def reader(self) -> sqlite3.Connection:
+        """A connection in a transaction that reads, which holds up the copying."""
+        reader = connect(self.path)
+        self.addCleanup(reader.close)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM rows").fetchall()
+        return reader
+
     def start(self) -> None:
         """Start the thread."""
         self.checkpoints.start()
@@ -118,18 +125,16 @@ class CheckpointTests(CheckpointTestCase):
 
     def test_held_up(self) -> None:
         """Where a reader keeps the thread from copying, the writer does not copy instead."""
-        with closing(connect(self.path)) as reader:
-            reader.execute("BEGIN")
-            reader.execute("SELECT * FROM rows").fetchall()
-            self.start()
-            statements: list[str] = []
-            self.writer.set_trace_callback(statements.append)
-            before = self.size()
-            self.write(ROWS)
-            self.let_thread_copy()
-            self.checkpoints.committed(self.writer)
-            self.assertEqual([each for each in statements if "checkpoint" in each], [])
-            self.assertEqual(self.size(), before)
+        self.reader()
+        self.start()
+        statements: list[str] = []
+        self.writer.set_trace_callback(statements.append)
+        before = self.size()
+        self.write(ROWS)
+        self.let_thread_copy()
+        self.checkpoints.committed(self.writer)
+        self.assertEqual([each for each in statements if "checkpoint" in each], [])
+        self.assertEqual(self.size(), before)
 
     def test_few_rows(self) -> None:
         """A few rows stay in the log."""
@@ -184,10 +189,7 @@ class LongLogTests(CheckpointTestCase):
 
     def test_reader_stays(self) -> None:
         """A reader delays few commits, and the log begins anew once it has ended."""
-        reader = connect(self.path)
-        self.addCleanup(reader.close)
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM rows").fetchall()
+        reader = self.reader()
         tries = self.restarts()
         for _ in range(self.PAGES // 100):
             self.commit(100)
@@ -201,10 +203,7 @@ class LongLogTests(CheckpointTestCase):
 
     def test_much_left(self) -> None:
         """Once a reader has ended, the thread copies the log that it held up, not the writer."""
-        reader = connect(self.path)
-        self.addCleanup(reader.close)
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM rows").fetchall()
+        reader = self.reader()
         statements: list[str] = []
         self.writer.set_trace_callback(statements.append)
         self.start()
@@ -259,7 +258,7 @@ class FailingTests(CheckpointTestCase):
             time.sleep(0.0001)
         self.assertTrue(is_so())
 
-    def check_it_recovers(self, first: Callable[[], sqlite3.Connection], problem: str = "") -> None:
+    def check_it_recovers(self, first: Callable[[], sqlite3.Connection], problem: str) -> None:
         """Check that the thread takes another connection, and copies with it."""
         attempts = self.fail_first(first)
         with capturedLogs() as events:
@@ -360,10 +359,7 @@ class FailingTests(CheckpointTestCase):
 
     def test_reader(self) -> None:
         """A reader that holds up the copying is no failure. All is copied once it has ended."""
-        reader = connect(self.path)
-        self.addCleanup(reader.close)
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM rows").fetchall()
+        reader = self.reader()
         before = self.size()
         with capturedLogs() as events:
             self.start()
