@@ -19,13 +19,12 @@ INSERT_SESSION = (
 
 _CONFIRMED = Session._fields.index("confirmed")
 
-_SESSION = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE session_id = ?"
-_PAGE = f"SELECT {SESSION_COLUMNS} FROM sessions WHERE session_id > ? ORDER BY session_id LIMIT ?"
+_SESSIONS = f"SELECT {SESSION_COLUMNS} FROM sessions "
+_SESSION = _SESSIONS + "WHERE session_id = ?"
+_SESSIONS_OF_USER = _SESSIONS + "WHERE user_id = ? ORDER BY created_at, session_id"
+_PAGE = _SESSIONS + "WHERE session_id > ? ORDER BY session_id LIMIT ?"
 # The plus signs keep SQLite from reading all sessions by their numbers.
-_PAGE_OF_USER = (
-    f"SELECT {SESSION_COLUMNS} FROM sessions WHERE user_id = ? AND +session_id > ?"
-    " ORDER BY +session_id LIMIT ?"
-)
+_PAGE_OF_USER = _SESSIONS + "WHERE user_id = ? AND +session_id > ? ORDER BY +session_id LIMIT ?"
 
 _LINKS = "SELECT user_id, provider, subject FROM links "
 
@@ -70,12 +69,7 @@ class SQLiteRows:
 
     def sessions(self, user_id: str) -> list[Session]:
         """Read the sessions of a user."""
-        rows = self._execute(
-            f"SELECT {SESSION_COLUMNS} FROM sessions WHERE user_id = ?"
-            " ORDER BY created_at, session_id",
-            (user_id,),
-        )
-        return [_session(row) for row in rows]
+        return [_session(row) for row in self._execute(_SESSIONS_OF_USER, (user_id,))]
 
     def page(self, user_id: str | None, after: int, most: int) -> list[Session]:
         """Read sessions in the order of their numbers."""
