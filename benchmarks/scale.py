@@ -110,7 +110,8 @@ def main() -> None:
     works = options.only or [*_CHANGES, *_COMMANDS]
     each = _WARM_UP + options.requests + round(options.rate * options.seconds)
     needed = 2 * options.rounds * len(works) * each
-    with _folder(options) as folder:
+    with _place(options) as place:
+        folder = Path(place)
         unused = folder / "unused"
         if unused.exists():
             lines = unused.read_bytes().splitlines()
@@ -128,18 +129,12 @@ def main() -> None:
             _measure(plan, work)
 
 
-def _folder(options: argparse.Namespace) -> AbstractContextManager[Path]:
+def _place(options: argparse.Namespace) -> AbstractContextManager[str]:
     """Return the folder of the database, which is removed unless it is to be kept."""
     if options.keep is None:
-        return _temporary(options.folder)
+        return tempfile.TemporaryDirectory(dir=options.folder)
     options.keep.mkdir(exist_ok=True)
-    return nullcontext(options.keep)
-
-
-@contextmanager
-def _temporary(parent: Path | None) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=parent) as folder:
-        yield Path(folder)
+    return nullcontext(str(options.keep))
 
 
 def _fill(folder: Path, options: argparse.Namespace, sample: int) -> list[bytes]:
@@ -229,7 +224,7 @@ class _Side:
     def resumed(self) -> Iterator[None]:
         """Run until the ``with`` statement ends. A command that is done is started again."""
         self._signal(signal.SIGCONT)
-        if self._command is not None and (self._process is None or self._has_ended()):
+        if self._command is not None and self._has_ended():
             self._process = _start(self._folder, self._command)
         try:
             yield
