@@ -23,6 +23,9 @@ from synapse_login_module.passwords import check_password, hash_password
 _IN_POSTGRESQL = 100_000
 """The number of sessions there. More would take minutes to fill, but not more bytes each."""
 
+_PACE = 1000
+"""Introspections a second where they come evenly. A Synapse process answers fewer requests."""
+
 
 def refreshes(folder: Path, size: Size) -> Iterator[Row]:
     """Compare durable strict refreshes with a resource that only parses and writes JSON."""
@@ -78,15 +81,21 @@ def introspection(folder: Path, size: Size) -> Iterator[Row]:
         for server in (bare, service):
             drive(server, INTROSPECT, lines, requests)
 
-        def run(server: MeasuredServer, _: int) -> Result:
-            return drive(server, INTROSPECT, lines, requests)
+        def run(server: MeasuredServer, _: int, pace: float | None = None) -> Result:
+            return drive(server, INTROSPECT, lines, requests, every_second=pace)
 
         rounds = interleaved(
-            size.rounds, {"bare": partial(run, bare), "here": partial(run, service)}
+            size.rounds,
+            {
+                "bare": partial(run, bare),
+                "here": partial(run, service),
+                "paced": partial(run, service, pace=_PACE),
+            },
         )
     yield from _against_bare("introspections", rounds, 0.9)
-    what = f"introspections p99 alone, {CONNECTIONS} connections"
-    yield rounds.measured(what, "here", p99, most=2, unit="ms", quiet=True)
+    for side, pace in ("here", ""), ("paced", f" at an even {_PACE} a second"):
+        what = f"introspections p99 alone, {CONNECTIONS} connections{pace}"
+        yield rounds.measured(what, side, p99, most=2, unit="ms", quiet=True)
 
 
 def _against_bare(what: str, rounds: Rounds[Result], least: float) -> Iterator[Row]:
