@@ -110,6 +110,8 @@ def main() -> None:
     works = options.only or [*_CHANGES, *_COMMANDS]
     each = _WARM_UP + options.requests + round(options.rate * options.seconds)
     needed = 2 * options.rounds * len(works) * each
+    # The sample is random, and so is its size.
+    wanted = round(1.1 * needed)
     with _place(options) as place:
         folder = Path(place)
         unused = folder / "unused"
@@ -118,7 +120,10 @@ def main() -> None:
         elif (folder / "sessions.db").exists():
             parser.error(f"{folder} has a database that an earlier call did not finish")
         else:
-            lines = _fill(folder, options, options.sample or round(1.1 * needed))
+            sample = options.sample or wanted
+            if min(sample, options.sessions) < wanted:
+                parser.error(f"a sample of {wanted} sessions is needed")
+            lines = _fill(folder, options, sample)
         if len(lines) < needed:
             parser.error(f"{len(lines)} sessions were not refreshed yet, and {needed} are needed")
         unused.write_bytes(b"\n".join(lines[needed:]))
