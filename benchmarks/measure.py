@@ -93,8 +93,8 @@ def introspection(folder: Path, size: Size) -> Iterator[Row]:
             },
         )
     yield from _against_bare("introspections", rounds, 0.9)
-    for side, pace in ("here", ""), ("paced", f" at an even {_PACE} a second"):
-        what = f"introspections p99 alone, {CONNECTIONS} connections{pace}"
+    for side, how in ("here", ""), ("paced", f" at an even {_PACE} a second"):
+        what = f"introspections p99 alone, {CONNECTIONS} connections{how}"
         yield rounds.measured(what, side, p99, most=2, unit="ms", quiet=True)
 
 

@@ -110,8 +110,6 @@ def main() -> None:
     works = options.only or [*_CHANGES, *_COMMANDS]
     each = _WARM_UP + options.requests + round(options.rate * options.seconds)
     needed = 2 * options.rounds * len(works) * each
-    # The sample is random, and so is its size.
-    wanted = round(1.1 * needed)
     with _place(options) as place:
         folder = Path(place)
         unused = folder / "unused"
@@ -120,6 +118,7 @@ def main() -> None:
         elif (folder / "sessions.db").exists():
             parser.error(f"{folder} has a database that an earlier call did not finish")
         else:
+            wanted = round(1.1 * needed)  # the sample is random, and so is its size
             sample = options.sample or wanted
             if min(sample, options.sessions) < wanted:
                 parser.error(f"a sample of {wanted} sessions is needed")
