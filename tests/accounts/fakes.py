@@ -196,7 +196,8 @@ class Accounts:
     :param interval: seconds.
     """
 
-    def __init__(self, limit: BrakeLimit | None = LIMIT, interval: float = 900) -> None:
+    def __init__(self, limit: BrakeLimit | None = LIMIT, interval: int = 900) -> None:
+        self.interval = interval
         self.clock = Clock()
         self.clock.advance(1_000_000)
         self.watch = FakeWatch()

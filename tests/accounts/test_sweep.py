@@ -50,11 +50,11 @@ class SweepCase(SynchronousTestCase):
         asked, self.providers.asked = self.providers.asked, []
         return asked
 
-    def add(self, number: int, provider: str = "ldap", interval: int = INTERVAL) -> list[str]:
+    def add(self, number: int, provider: str = "ldap") -> list[str]:
         """Link accounts that have been looked at in the course of the last interval."""
         users = self.watch.add(number, provider)
         for index, user in enumerate(users):
-            ago = interval * 1000 * (number - index) // (number + 1)
+            ago = self.accounts.interval * 1000 * (number - index) // (number + 1)
             self.watch.change(user, looked_at=self.accounts.now - ago)
         return users
 
@@ -94,7 +94,7 @@ class EvennessTests(SweepCase):
     def sweep_all(self, number: int, interval: int = INTERVAL) -> Counter[str]:
         """Sweep over accounts for an interval; return how often each was looked at."""
         self.use(Accounts(interval=interval))
-        self.add(number, interval=interval)
+        self.add(number)
         self.start()
         self.accounts.pass_time(interval)
         counts = Counter(subject for _, subject in self.asked())
